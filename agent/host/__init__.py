@@ -1,0 +1,1 @@
+"""The only code that touches the node: its files, programs, kernel modules, sysctls and units."""
