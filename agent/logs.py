@@ -1,0 +1,41 @@
+"""Log lines: for people on a terminal, as JSON in a pod. A run in which nothing happens logs nothing."""
+
+import functools
+import os
+import sys
+from typing import Any
+
+
+def in_pod() -> bool:
+    """Whether this process runs in a pod: the kubelet gives every container this variable."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+@functools.cache
+def _logger() -> Any:
+    import structlog  # noqa: PLC0415 - a tenth of a second that a run which changes nothing need not spend
+
+    shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    if in_pod() or not sys.stderr.isatty():
+        renderer: Any = (
+            structlog.processors.JSONRenderer()
+            if in_pod()
+            else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+        )
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, pad_event_to=0)
+    structlog.configure(
+        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    return structlog.get_logger()
+
+
+def info(event: str, **fields: object) -> None:
+    """Something happened."""
+    _logger().info(event, **fields)
+
+
+def warning(event: str, **fields: object) -> None:
+    """Something happened that a person should know of."""
+    _logger().warning(event, **fields)

@@ -1,0 +1,1 @@
+"""Running sandboxes: finding their processes, and the canary that proves a handler."""
