@@ -4,110 +4,115 @@
 # source: agent/cri/cri.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
-_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 7, 35, 1, "", "agent/cri/cri.proto")
+_runtime_version.ValidateProtobufRuntimeVersion(
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'agent/cri/cri.proto'
+)
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x13\x61gent/cri/cri.proto\x12\nruntime.v1"!\n\x0eVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t"n\n\x0fVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cruntime_name\x18\x02 \x01(\t\x12\x17\n\x0fruntime_version\x18\x03 \x01(\t\x12\x1b\n\x13runtime_api_version\x18\x04 \x01(\t" \n\rStatusRequest\x12\x0f\n\x07verbose\x18\x01 \x01(\x08"Q\n\x10RuntimeCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t"A\n\rRuntimeStatus\x12\x30\n\nconditions\x18\x01 \x03(\x0b\x32\x1c.runtime.v1.RuntimeCondition"\x1e\n\x0eRuntimeHandler\x12\x0c\n\x04name\x18\x01 \x01(\t"\xd2\x01\n\x0eStatusResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.runtime.v1.RuntimeStatus\x12\x32\n\x04info\x18\x02 \x03(\x0b\x32$.runtime.v1.StatusResponse.InfoEntry\x12\x34\n\x10runtime_handlers\x18\x03 \x03(\x0b\x32\x1a.runtime.v1.RuntimeHandler\x1a+\n\tInfoEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"S\n\x12PodSandboxMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r".\n\x15LinuxPodSandboxConfig\x12\x15\n\rcgroup_parent\x18\x01 \x01(\t"\x80\x03\n\x10PodSandboxConfig\x12\x30\n\x08metadata\x18\x01 \x01(\x0b\x32\x1e.runtime.v1.PodSandboxMetadata\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x15\n\rlog_directory\x18\x03 \x01(\t\x12\x38\n\x06labels\x18\x06 \x03(\x0b\x32(.runtime.v1.PodSandboxConfig.LabelsEntry\x12\x42\n\x0b\x61nnotations\x18\x07 \x03(\x0b\x32-.runtime.v1.PodSandboxConfig.AnnotationsEntry\x12\x30\n\x05linux\x18\x08 \x01(\x0b\x32!.runtime.v1.LinuxPodSandboxConfig\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"]\n\x14RunPodSandboxRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.runtime.v1.PodSandboxConfig\x12\x17\n\x0fruntime_handler\x18\x02 \x01(\t"/\n\x15RunPodSandboxResponse\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t"/\n\x15StopPodSandboxRequest\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t"\x18\n\x16StopPodSandboxResponse"1\n\x17RemovePodSandboxRequest\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t"\x1a\n\x18RemovePodSandboxResponse"B\n\x14PodSandboxStateValue\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.runtime.v1.PodSandboxState"\xce\x01\n\x10PodSandboxFilter\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0b\x32 .runtime.v1.PodSandboxStateValue\x12G\n\x0elabel_selector\x18\x03 \x03(\x0b\x32/.runtime.v1.PodSandboxFilter.LabelSelectorEntry\x1a\x34\n\x12LabelSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"E\n\x15ListPodSandboxRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.runtime.v1.PodSandboxFilter"\xf8\x02\n\nPodSandbox\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x08metadata\x18\x02 \x01(\x0b\x32\x1e.runtime.v1.PodSandboxMetadata\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.runtime.v1.PodSandboxState\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x32\n\x06labels\x18\x05 \x03(\x0b\x32".runtime.v1.PodSandbox.LabelsEntry\x12<\n\x0b\x61nnotations\x18\x06 \x03(\x0b\x32\'.runtime.v1.PodSandbox.AnnotationsEntry\x12\x17\n\x0fruntime_handler\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01"?\n\x16ListPodSandboxResponse\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.runtime.v1.PodSandbox"@\n\x13\x43ontainerStateValue\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.runtime.v1.ContainerState"e\n\x0f\x43ontainerFilter\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0b\x32\x1f.runtime.v1.ContainerStateValue\x12\x16\n\x0epod_sandbox_id\x18\x03 \x01(\t"D\n\x15ListContainersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.runtime.v1.ContainerFilter"!\n\x11\x43ontainerMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t"\x9f\x01\n\tContainer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0epod_sandbox_id\x18\x02 \x01(\t\x12/\n\x08metadata\x18\x03 \x01(\x0b\x32\x1d.runtime.v1.ContainerMetadata\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.runtime.v1.ContainerState\x12\x12\n\ncreated_at\x18\x07 \x01(\x03"C\n\x16ListContainersResponse\x12)\n\ncontainers\x18\x01 \x03(\x0b\x32\x15.runtime.v1.Container*:\n\x0fPodSandboxState\x12\x11\n\rSANDBOX_READY\x10\x00\x12\x14\n\x10SANDBOX_NOTREADY\x10\x01*k\n\x0e\x43ontainerState\x12\x15\n\x11\x43ONTAINER_CREATED\x10\x00\x12\x15\n\x11\x43ONTAINER_RUNNING\x10\x01\x12\x14\n\x10\x43ONTAINER_EXITED\x10\x02\x12\x15\n\x11\x43ONTAINER_UNKNOWN\x10\x03\x32\xd5\x04\n\x0eRuntimeService\x12\x42\n\x07Version\x12\x1a.runtime.v1.VersionRequest\x1a\x1b.runtime.v1.VersionResponse\x12?\n\x06Status\x12\x19.runtime.v1.StatusRequest\x1a\x1a.runtime.v1.StatusResponse\x12T\n\rRunPodSandbox\x12 .runtime.v1.RunPodSandboxRequest\x1a!.runtime.v1.RunPodSandboxResponse\x12W\n\x0eStopPodSandbox\x12!.runtime.v1.StopPodSandboxRequest\x1a".runtime.v1.StopPodSandboxResponse\x12]\n\x10RemovePodSandbox\x12#.runtime.v1.RemovePodSandboxRequest\x1a$.runtime.v1.RemovePodSandboxResponse\x12W\n\x0eListPodSandbox\x12!.runtime.v1.ListPodSandboxRequest\x1a".runtime.v1.ListPodSandboxResponse\x12W\n\x0eListContainers\x12!.runtime.v1.ListContainersRequest\x1a".runtime.v1.ListContainersResponseb\x06proto3'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x61gent/cri/cri.proto\x12\nruntime.v1\"!\n\x0eVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"n\n\x0fVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cruntime_name\x18\x02 \x01(\t\x12\x17\n\x0fruntime_version\x18\x03 \x01(\t\x12\x1b\n\x13runtime_api_version\x18\x04 \x01(\t\" \n\rStatusRequest\x12\x0f\n\x07verbose\x18\x01 \x01(\x08\"Q\n\x10RuntimeCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"A\n\rRuntimeStatus\x12\x30\n\nconditions\x18\x01 \x03(\x0b\x32\x1c.runtime.v1.RuntimeCondition\"\x1e\n\x0eRuntimeHandler\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xd2\x01\n\x0eStatusResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.runtime.v1.RuntimeStatus\x12\x32\n\x04info\x18\x02 \x03(\x0b\x32$.runtime.v1.StatusResponse.InfoEntry\x12\x34\n\x10runtime_handlers\x18\x03 \x03(\x0b\x32\x1a.runtime.v1.RuntimeHandler\x1a+\n\tInfoEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x12PodSandboxMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\".\n\x15LinuxPodSandboxConfig\x12\x15\n\rcgroup_parent\x18\x01 \x01(\t\"\x80\x03\n\x10PodSandboxConfig\x12\x30\n\x08metadata\x18\x01 \x01(\x0b\x32\x1e.runtime.v1.PodSandboxMetadata\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x15\n\rlog_directory\x18\x03 \x01(\t\x12\x38\n\x06labels\x18\x06 \x03(\x0b\x32(.runtime.v1.PodSandboxConfig.LabelsEntry\x12\x42\n\x0b\x61nnotations\x18\x07 \x03(\x0b\x32-.runtime.v1.PodSandboxConfig.AnnotationsEntry\x12\x30\n\x05linux\x18\x08 \x01(\x0b\x32!.runtime.v1.LinuxPodSandboxConfig\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"]\n\x14RunPodSandboxRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.runtime.v1.PodSandboxConfig\x12\x17\n\x0fruntime_handler\x18\x02 \x01(\t\"/\n\x15RunPodSandboxResponse\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\"/\n\x15StopPodSandboxRequest\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\"\x18\n\x16StopPodSandboxResponse\"1\n\x17RemovePodSandboxRequest\x12\x16\n\x0epod_sandbox_id\x18\x01 \x01(\t\"\x1a\n\x18RemovePodSandboxResponse\"B\n\x14PodSandboxStateValue\x12*\n\x05state\x18\x01 \x01(\x0e\x32\x1b.runtime.v1.PodSandboxState\"\xce\x01\n\x10PodSandboxFilter\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0b\x32 .runtime.v1.PodSandboxStateValue\x12G\n\x0elabel_selector\x18\x03 \x03(\x0b\x32/.runtime.v1.PodSandboxFilter.LabelSelectorEntry\x1a\x34\n\x12LabelSelectorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x15ListPodSandboxRequest\x12,\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1c.runtime.v1.PodSandboxFilter\"\xf8\x02\n\nPodSandbox\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x08metadata\x18\x02 \x01(\x0b\x32\x1e.runtime.v1.PodSandboxMetadata\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.runtime.v1.PodSandboxState\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x32\n\x06labels\x18\x05 \x03(\x0b\x32\".runtime.v1.PodSandbox.LabelsEntry\x12<\n\x0b\x61nnotations\x18\x06 \x03(\x0b\x32\'.runtime.v1.PodSandbox.AnnotationsEntry\x12\x17\n\x0fruntime_handler\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x32\n\x10\x41nnotationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x16ListPodSandboxResponse\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.runtime.v1.PodSandbox\"@\n\x13\x43ontainerStateValue\x12)\n\x05state\x18\x01 \x01(\x0e\x32\x1a.runtime.v1.ContainerState\"e\n\x0f\x43ontainerFilter\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x05state\x18\x02 \x01(\x0b\x32\x1f.runtime.v1.ContainerStateValue\x12\x16\n\x0epod_sandbox_id\x18\x03 \x01(\t\"D\n\x15ListContainersRequest\x12+\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1b.runtime.v1.ContainerFilter\"!\n\x11\x43ontainerMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x9f\x01\n\tContainer\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0epod_sandbox_id\x18\x02 \x01(\t\x12/\n\x08metadata\x18\x03 \x01(\x0b\x32\x1d.runtime.v1.ContainerMetadata\x12)\n\x05state\x18\x06 \x01(\x0e\x32\x1a.runtime.v1.ContainerState\x12\x12\n\ncreated_at\x18\x07 \x01(\x03\"C\n\x16ListContainersResponse\x12)\n\ncontainers\x18\x01 \x03(\x0b\x32\x15.runtime.v1.Container*:\n\x0fPodSandboxState\x12\x11\n\rSANDBOX_READY\x10\x00\x12\x14\n\x10SANDBOX_NOTREADY\x10\x01*k\n\x0e\x43ontainerState\x12\x15\n\x11\x43ONTAINER_CREATED\x10\x00\x12\x15\n\x11\x43ONTAINER_RUNNING\x10\x01\x12\x14\n\x10\x43ONTAINER_EXITED\x10\x02\x12\x15\n\x11\x43ONTAINER_UNKNOWN\x10\x03\x32\xd5\x04\n\x0eRuntimeService\x12\x42\n\x07Version\x12\x1a.runtime.v1.VersionRequest\x1a\x1b.runtime.v1.VersionResponse\x12?\n\x06Status\x12\x19.runtime.v1.StatusRequest\x1a\x1a.runtime.v1.StatusResponse\x12T\n\rRunPodSandbox\x12 .runtime.v1.RunPodSandboxRequest\x1a!.runtime.v1.RunPodSandboxResponse\x12W\n\x0eStopPodSandbox\x12!.runtime.v1.StopPodSandboxRequest\x1a\".runtime.v1.StopPodSandboxResponse\x12]\n\x10RemovePodSandbox\x12#.runtime.v1.RemovePodSandboxRequest\x1a$.runtime.v1.RemovePodSandboxResponse\x12W\n\x0eListPodSandbox\x12!.runtime.v1.ListPodSandboxRequest\x1a\".runtime.v1.ListPodSandboxResponse\x12W\n\x0eListContainers\x12!.runtime.v1.ListContainersRequest\x1a\".runtime.v1.ListContainersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "agent.cri.cri_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent.cri.cri_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_STATUSRESPONSE_INFOENTRY"]._loaded_options = None
-    _globals["_STATUSRESPONSE_INFOENTRY"]._serialized_options = b"8\001"
-    _globals["_PODSANDBOXCONFIG_LABELSENTRY"]._loaded_options = None
-    _globals["_PODSANDBOXCONFIG_LABELSENTRY"]._serialized_options = b"8\001"
-    _globals["_PODSANDBOXCONFIG_ANNOTATIONSENTRY"]._loaded_options = None
-    _globals["_PODSANDBOXCONFIG_ANNOTATIONSENTRY"]._serialized_options = b"8\001"
-    _globals["_PODSANDBOXFILTER_LABELSELECTORENTRY"]._loaded_options = None
-    _globals["_PODSANDBOXFILTER_LABELSELECTORENTRY"]._serialized_options = b"8\001"
-    _globals["_PODSANDBOX_LABELSENTRY"]._loaded_options = None
-    _globals["_PODSANDBOX_LABELSENTRY"]._serialized_options = b"8\001"
-    _globals["_PODSANDBOX_ANNOTATIONSENTRY"]._loaded_options = None
-    _globals["_PODSANDBOX_ANNOTATIONSENTRY"]._serialized_options = b"8\001"
-    _globals["_PODSANDBOXSTATE"]._serialized_start = 2726
-    _globals["_PODSANDBOXSTATE"]._serialized_end = 2784
-    _globals["_CONTAINERSTATE"]._serialized_start = 2786
-    _globals["_CONTAINERSTATE"]._serialized_end = 2893
-    _globals["_VERSIONREQUEST"]._serialized_start = 35
-    _globals["_VERSIONREQUEST"]._serialized_end = 68
-    _globals["_VERSIONRESPONSE"]._serialized_start = 70
-    _globals["_VERSIONRESPONSE"]._serialized_end = 180
-    _globals["_STATUSREQUEST"]._serialized_start = 182
-    _globals["_STATUSREQUEST"]._serialized_end = 214
-    _globals["_RUNTIMECONDITION"]._serialized_start = 216
-    _globals["_RUNTIMECONDITION"]._serialized_end = 297
-    _globals["_RUNTIMESTATUS"]._serialized_start = 299
-    _globals["_RUNTIMESTATUS"]._serialized_end = 364
-    _globals["_RUNTIMEHANDLER"]._serialized_start = 366
-    _globals["_RUNTIMEHANDLER"]._serialized_end = 396
-    _globals["_STATUSRESPONSE"]._serialized_start = 399
-    _globals["_STATUSRESPONSE"]._serialized_end = 609
-    _globals["_STATUSRESPONSE_INFOENTRY"]._serialized_start = 566
-    _globals["_STATUSRESPONSE_INFOENTRY"]._serialized_end = 609
-    _globals["_PODSANDBOXMETADATA"]._serialized_start = 611
-    _globals["_PODSANDBOXMETADATA"]._serialized_end = 694
-    _globals["_LINUXPODSANDBOXCONFIG"]._serialized_start = 696
-    _globals["_LINUXPODSANDBOXCONFIG"]._serialized_end = 742
-    _globals["_PODSANDBOXCONFIG"]._serialized_start = 745
-    _globals["_PODSANDBOXCONFIG"]._serialized_end = 1129
-    _globals["_PODSANDBOXCONFIG_LABELSENTRY"]._serialized_start = 1032
-    _globals["_PODSANDBOXCONFIG_LABELSENTRY"]._serialized_end = 1077
-    _globals["_PODSANDBOXCONFIG_ANNOTATIONSENTRY"]._serialized_start = 1079
-    _globals["_PODSANDBOXCONFIG_ANNOTATIONSENTRY"]._serialized_end = 1129
-    _globals["_RUNPODSANDBOXREQUEST"]._serialized_start = 1131
-    _globals["_RUNPODSANDBOXREQUEST"]._serialized_end = 1224
-    _globals["_RUNPODSANDBOXRESPONSE"]._serialized_start = 1226
-    _globals["_RUNPODSANDBOXRESPONSE"]._serialized_end = 1273
-    _globals["_STOPPODSANDBOXREQUEST"]._serialized_start = 1275
-    _globals["_STOPPODSANDBOXREQUEST"]._serialized_end = 1322
-    _globals["_STOPPODSANDBOXRESPONSE"]._serialized_start = 1324
-    _globals["_STOPPODSANDBOXRESPONSE"]._serialized_end = 1348
-    _globals["_REMOVEPODSANDBOXREQUEST"]._serialized_start = 1350
-    _globals["_REMOVEPODSANDBOXREQUEST"]._serialized_end = 1399
-    _globals["_REMOVEPODSANDBOXRESPONSE"]._serialized_start = 1401
-    _globals["_REMOVEPODSANDBOXRESPONSE"]._serialized_end = 1427
-    _globals["_PODSANDBOXSTATEVALUE"]._serialized_start = 1429
-    _globals["_PODSANDBOXSTATEVALUE"]._serialized_end = 1495
-    _globals["_PODSANDBOXFILTER"]._serialized_start = 1498
-    _globals["_PODSANDBOXFILTER"]._serialized_end = 1704
-    _globals["_PODSANDBOXFILTER_LABELSELECTORENTRY"]._serialized_start = 1652
-    _globals["_PODSANDBOXFILTER_LABELSELECTORENTRY"]._serialized_end = 1704
-    _globals["_LISTPODSANDBOXREQUEST"]._serialized_start = 1706
-    _globals["_LISTPODSANDBOXREQUEST"]._serialized_end = 1775
-    _globals["_PODSANDBOX"]._serialized_start = 1778
-    _globals["_PODSANDBOX"]._serialized_end = 2154
-    _globals["_PODSANDBOX_LABELSENTRY"]._serialized_start = 1032
-    _globals["_PODSANDBOX_LABELSENTRY"]._serialized_end = 1077
-    _globals["_PODSANDBOX_ANNOTATIONSENTRY"]._serialized_start = 1079
-    _globals["_PODSANDBOX_ANNOTATIONSENTRY"]._serialized_end = 1129
-    _globals["_LISTPODSANDBOXRESPONSE"]._serialized_start = 2156
-    _globals["_LISTPODSANDBOXRESPONSE"]._serialized_end = 2219
-    _globals["_CONTAINERSTATEVALUE"]._serialized_start = 2221
-    _globals["_CONTAINERSTATEVALUE"]._serialized_end = 2285
-    _globals["_CONTAINERFILTER"]._serialized_start = 2287
-    _globals["_CONTAINERFILTER"]._serialized_end = 2388
-    _globals["_LISTCONTAINERSREQUEST"]._serialized_start = 2390
-    _globals["_LISTCONTAINERSREQUEST"]._serialized_end = 2458
-    _globals["_CONTAINERMETADATA"]._serialized_start = 2460
-    _globals["_CONTAINERMETADATA"]._serialized_end = 2493
-    _globals["_CONTAINER"]._serialized_start = 2496
-    _globals["_CONTAINER"]._serialized_end = 2655
-    _globals["_LISTCONTAINERSRESPONSE"]._serialized_start = 2657
-    _globals["_LISTCONTAINERSRESPONSE"]._serialized_end = 2724
-    _globals["_RUNTIMESERVICE"]._serialized_start = 2896
-    _globals["_RUNTIMESERVICE"]._serialized_end = 3493
+  DESCRIPTOR._loaded_options = None
+  _globals['_STATUSRESPONSE_INFOENTRY']._loaded_options = None
+  _globals['_STATUSRESPONSE_INFOENTRY']._serialized_options = b'8\001'
+  _globals['_PODSANDBOXCONFIG_LABELSENTRY']._loaded_options = None
+  _globals['_PODSANDBOXCONFIG_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_PODSANDBOXCONFIG_ANNOTATIONSENTRY']._loaded_options = None
+  _globals['_PODSANDBOXCONFIG_ANNOTATIONSENTRY']._serialized_options = b'8\001'
+  _globals['_PODSANDBOXFILTER_LABELSELECTORENTRY']._loaded_options = None
+  _globals['_PODSANDBOXFILTER_LABELSELECTORENTRY']._serialized_options = b'8\001'
+  _globals['_PODSANDBOX_LABELSENTRY']._loaded_options = None
+  _globals['_PODSANDBOX_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_PODSANDBOX_ANNOTATIONSENTRY']._loaded_options = None
+  _globals['_PODSANDBOX_ANNOTATIONSENTRY']._serialized_options = b'8\001'
+  _globals['_PODSANDBOXSTATE']._serialized_start=2726
+  _globals['_PODSANDBOXSTATE']._serialized_end=2784
+  _globals['_CONTAINERSTATE']._serialized_start=2786
+  _globals['_CONTAINERSTATE']._serialized_end=2893
+  _globals['_VERSIONREQUEST']._serialized_start=35
+  _globals['_VERSIONREQUEST']._serialized_end=68
+  _globals['_VERSIONRESPONSE']._serialized_start=70
+  _globals['_VERSIONRESPONSE']._serialized_end=180
+  _globals['_STATUSREQUEST']._serialized_start=182
+  _globals['_STATUSREQUEST']._serialized_end=214
+  _globals['_RUNTIMECONDITION']._serialized_start=216
+  _globals['_RUNTIMECONDITION']._serialized_end=297
+  _globals['_RUNTIMESTATUS']._serialized_start=299
+  _globals['_RUNTIMESTATUS']._serialized_end=364
+  _globals['_RUNTIMEHANDLER']._serialized_start=366
+  _globals['_RUNTIMEHANDLER']._serialized_end=396
+  _globals['_STATUSRESPONSE']._serialized_start=399
+  _globals['_STATUSRESPONSE']._serialized_end=609
+  _globals['_STATUSRESPONSE_INFOENTRY']._serialized_start=566
+  _globals['_STATUSRESPONSE_INFOENTRY']._serialized_end=609
+  _globals['_PODSANDBOXMETADATA']._serialized_start=611
+  _globals['_PODSANDBOXMETADATA']._serialized_end=694
+  _globals['_LINUXPODSANDBOXCONFIG']._serialized_start=696
+  _globals['_LINUXPODSANDBOXCONFIG']._serialized_end=742
+  _globals['_PODSANDBOXCONFIG']._serialized_start=745
+  _globals['_PODSANDBOXCONFIG']._serialized_end=1129
+  _globals['_PODSANDBOXCONFIG_LABELSENTRY']._serialized_start=1032
+  _globals['_PODSANDBOXCONFIG_LABELSENTRY']._serialized_end=1077
+  _globals['_PODSANDBOXCONFIG_ANNOTATIONSENTRY']._serialized_start=1079
+  _globals['_PODSANDBOXCONFIG_ANNOTATIONSENTRY']._serialized_end=1129
+  _globals['_RUNPODSANDBOXREQUEST']._serialized_start=1131
+  _globals['_RUNPODSANDBOXREQUEST']._serialized_end=1224
+  _globals['_RUNPODSANDBOXRESPONSE']._serialized_start=1226
+  _globals['_RUNPODSANDBOXRESPONSE']._serialized_end=1273
+  _globals['_STOPPODSANDBOXREQUEST']._serialized_start=1275
+  _globals['_STOPPODSANDBOXREQUEST']._serialized_end=1322
+  _globals['_STOPPODSANDBOXRESPONSE']._serialized_start=1324
+  _globals['_STOPPODSANDBOXRESPONSE']._serialized_end=1348
+  _globals['_REMOVEPODSANDBOXREQUEST']._serialized_start=1350
+  _globals['_REMOVEPODSANDBOXREQUEST']._serialized_end=1399
+  _globals['_REMOVEPODSANDBOXRESPONSE']._serialized_start=1401
+  _globals['_REMOVEPODSANDBOXRESPONSE']._serialized_end=1427
+  _globals['_PODSANDBOXSTATEVALUE']._serialized_start=1429
+  _globals['_PODSANDBOXSTATEVALUE']._serialized_end=1495
+  _globals['_PODSANDBOXFILTER']._serialized_start=1498
+  _globals['_PODSANDBOXFILTER']._serialized_end=1704
+  _globals['_PODSANDBOXFILTER_LABELSELECTORENTRY']._serialized_start=1652
+  _globals['_PODSANDBOXFILTER_LABELSELECTORENTRY']._serialized_end=1704
+  _globals['_LISTPODSANDBOXREQUEST']._serialized_start=1706
+  _globals['_LISTPODSANDBOXREQUEST']._serialized_end=1775
+  _globals['_PODSANDBOX']._serialized_start=1778
+  _globals['_PODSANDBOX']._serialized_end=2154
+  _globals['_PODSANDBOX_LABELSENTRY']._serialized_start=1032
+  _globals['_PODSANDBOX_LABELSENTRY']._serialized_end=1077
+  _globals['_PODSANDBOX_ANNOTATIONSENTRY']._serialized_start=1079
+  _globals['_PODSANDBOX_ANNOTATIONSENTRY']._serialized_end=1129
+  _globals['_LISTPODSANDBOXRESPONSE']._serialized_start=2156
+  _globals['_LISTPODSANDBOXRESPONSE']._serialized_end=2219
+  _globals['_CONTAINERSTATEVALUE']._serialized_start=2221
+  _globals['_CONTAINERSTATEVALUE']._serialized_end=2285
+  _globals['_CONTAINERFILTER']._serialized_start=2287
+  _globals['_CONTAINERFILTER']._serialized_end=2388
+  _globals['_LISTCONTAINERSREQUEST']._serialized_start=2390
+  _globals['_LISTCONTAINERSREQUEST']._serialized_end=2458
+  _globals['_CONTAINERMETADATA']._serialized_start=2460
+  _globals['_CONTAINERMETADATA']._serialized_end=2493
+  _globals['_CONTAINER']._serialized_start=2496
+  _globals['_CONTAINER']._serialized_end=2655
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_start=2657
+  _globals['_LISTCONTAINERSRESPONSE']._serialized_end=2724
+  _globals['_RUNTIMESERVICE']._serialized_start=2896
+  _globals['_RUNTIMESERVICE']._serialized_end=3493
 # @@protoc_insertion_point(module_scope)

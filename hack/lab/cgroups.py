@@ -1,7 +1,7 @@
 """A cgroup of the lab's own in every hierarchy of this machine, and its removal.
 
-Everything that runs in a lab lives below it, so that two labs never meet in ``/k8s.io`` and nothing stays behind.
-Works on cgroup v1, on v2 and on the hybrid of both. Runs in the keeper, which has nothing but the standard library.
+Everything that runs in a lab lives below it, so that two labs never meet in ``/k8s.io`` and nothing stays
+behind. Works on cgroup v1, on v2 and on the hybrid of both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# On v2 processes may live in leaves only, once controllers are handed down (the "no internal processes" rule).
+# On v2 processes live in leaves only, once controllers are handed down ("no internal processes").
 LEAF = "init"
 
 
@@ -51,26 +51,26 @@ def hierarchies() -> list[Hierarchy]:
             options = []
         options = [o for o in options if o not in ("xattr", "clone_children", "noprefix")]
         path = own.get(frozenset(options), "/")
-        below = os.path.relpath(path, root) if path.startswith(root) else "."
-        where = Path(mount) / below
-        found[Path(mount)] = Hierarchy(
-            Path(mount), fstype, ",".join(options), where if where.is_dir() else Path(mount)
-        )
+        top = Path(mount)
+        where = top / os.path.relpath(path, root) if path.startswith(root) else top
+        found[top] = Hierarchy(top, fstype, ",".join(options), where if where.is_dir() else top)
     return list(found.values())
 
 
+def places(name: str) -> list[Path]:
+    """Where the lab `name` has its groups: beside the caller's own on v1, at the top on v2."""
+    # v2 hands controllers only to children of groups without processes; the top is exempt from that rule.
+    return [(h.mount if h.fstype == "cgroup2" else h.own) / name for h in hierarchies()]
+
+
 def create(name: str) -> list[Path]:
-    """Make the cgroup `name` in every writable hierarchy, next to the caller's own or, on v2, at the top.
+    """Make the cgroup `name` in every writable hierarchy.
 
     Returns:
         The folders made, to be handed to `join` and `remove`.
     """
     made: list[Path] = []
-    for hierarchy in hierarchies():
-        v2 = hierarchy.fstype == "cgroup2"
-        # v2 hands controllers only to children of groups without processes; the top is exempt from that rule.
-        parent = hierarchy.mount if v2 else hierarchy.own
-        folder = parent / name
+    for folder in places(name):
         try:
             folder.mkdir()
         except OSError:
@@ -79,8 +79,8 @@ def create(name: str) -> list[Path]:
         made.append(folder)
         for file in ("cpuset.cpus", "cpuset.mems"):
             # A new v1 cpuset is empty, and no process may join an empty one.
-            if not v2 and (folder / file).exists():
-                (folder / file).write_text((parent / file).read_text())
+            if (folder / file).exists() and not (folder / "cgroup.controllers").exists():
+                (folder / file).write_text((folder.parent / file).read_text())
     return made
 
 

@@ -11,7 +11,8 @@ class Order(TypedDict):
     Attributes:
         work: an empty folder of the lab's own, for what is written inside; removed at the end.
         keep: folders that stay as they are at their usual paths, writable.
-        tmpfs: whether `work` is to be covered by a tmpfs (where the disk cannot carry an overlay's upper side).
+        tmpfs: whether `work` is to be covered by a tmpfs (where the disk cannot carry an overlay's upper
+            side).
         hierarchies: filled in by the keeper: the cgroup mounts in which the lab has a group.
     """
 

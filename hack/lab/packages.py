@@ -33,6 +33,7 @@ MIRROR_VARIABLE = "KATANODE_LAB_DEBIAN_MIRROR"
 _DEBIAN_SUITE = re.compile(
     r"(buster|bullseye|bookworm|trixie|forky|duke|sid|oldstable|stable|testing|unstable)(-updates)?$"
 )
+_LINE = re.compile(r"\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+.*\bmain\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +158,8 @@ def _run(argv: list[str], suite: str, cwd: Path | None = None) -> None:
         raise LabError(
             f"Debian's packages of {suite} could not be had",
             evidence=f"{argv[0]}: {done.stderr or done.stdout}",
-            remedy=f"check the network and apt's sources, name a mirror in {MIRROR_VARIABLE}, or copy a filled cache "
-            f"to {cache_folder()}",
+            remedy=f"check the network and apt's sources, name a mirror in {MIRROR_VARIABLE}, or copy a "
+            f"filled cache to {cache_folder()}",
         )
 
 
@@ -205,7 +206,7 @@ def _from_stanza(text: str) -> tuple[str, str] | None:
 
 def _from_line(line: str) -> tuple[str, str] | None:
     """Mirror and keyring out of one line of a sources.list, if it is Debian's main archive."""
-    match = re.match(r"\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+.*\bmain\b", line)
+    match = _LINE.match(line)
     if match is None or not _DEBIAN_SUITE.match(match["suite"]):
         return None
     signed = re.search(r"signed-by=(\S+)", match["options"] or "")
