@@ -40,7 +40,8 @@ class State:
     Attributes:
         release: id of the release that is in force.
         previous: id of the one before it, for `katanode rollback`.
-        sysctls: the values before katanode raised them.
+        held: the release that `katanode rollback` left: as long as the settings wish for it, `release` stays.
+        sysctls: key to its value before katanode raised it, and the one that it was given.
         modules: modules that katanode loaded.
         folders: host folders that katanode made outside its own, innermost first.
         proofs: handler to the digest of what was proved of it and the seconds its canary took to start.
@@ -49,7 +50,8 @@ class State:
 
     release: str = ""
     previous: str = ""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
+    held: str = ""
+    sysctls: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

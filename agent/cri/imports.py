@@ -1,0 +1,249 @@
+"""The drop-in of containerd 2.x: where it goes, and the root file's `imports` that has to name its folder.
+
+Of the root file nothing is touched but `imports`, and that only where no glob of it finds our file already. containerd
+loads what the root FILE's imports name and nothing else: the `conf.d` that 2.2 and later print among their defaults is
+not read unless the file says so (measured on 2.2.7, 2.3.4 and newer).
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from agent.cri import block
+from agent.cri.handler import Handler
+from agent.errors import KatanodeError
+from agent.reasons import Reason
+
+_BOM = "\ufeff"
+NAME = "katanode"
+OWN_FOLDER = "katanode.d"
+BANNER = "# katanode: generated; `katanode uninstall` removes it. Runtime handlers of Kata Containers."
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the drop-in goes.
+
+    Attributes:
+        path: the drop-in's path on the host.
+        root: the root file's bytes, changed only where its imports did not find `path`.
+    """
+
+    path: str
+    root: bytes
+
+
+def content(handlers: Sequence[Handler], kept: Mapping[str, Any], version: int) -> bytes:
+    """The drop-in's bytes.
+
+    Args:
+        handlers: what it declares.
+        kept: what of others it has to restate, see `block.restated`.
+        version: the schema: the root FILE's own. Any other loses settings silently on some 2.x (measured).
+    """
+    return "\n".join(
+        [BANNER, f"version = {version}", *block.tables(handlers, version), *block.restated(kept, version), ""]
+    ).encode()
+
+
+def place(root: bytes, root_path: str) -> Placement:
+    """Chooses the drop-in's place, an import for it included.
+
+    Raises:
+        KatanodeError: `EDIT_IMPOSSIBLE` when `imports` is not an ordinary array of strings.
+    """
+    plain = remove(root, root_path)
+    for pattern in imports_of(plain):
+        found = _usable(pattern, root_path)
+        if found:
+            return Placement(found, plain)
+    own = own_glob(root_path)
+    return Placement(own.replace("*", NAME), add(plain, own))
+
+
+def own_glob(root_path: str) -> str:
+    """The glob of the folder that is katanode's alone."""
+    return str(PurePosixPath(root_path).parent / OWN_FOLDER / "*.toml")
+
+
+def remove(root: bytes, root_path: str) -> bytes:
+    """The root file without our import, byte for byte what it was."""
+    return drop(root, own_glob(root_path))
+
+
+def imports_of(root: bytes) -> list[str]:
+    """The root file's imports; none when it has no such key.
+
+    Raises:
+        KatanodeError: `EDIT_IMPOSSIBLE` when they are not an array of strings.
+    """
+    value = tomllib.loads(root.decode().removeprefix(_BOM)).get("imports", [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _odd("`imports` is not an array of strings")
+    return value
+
+
+def _usable(pattern: str, root_path: str) -> str:
+    """The path of a file of ours that a glob finds; "" where the glob is not plain enough to be sure."""
+    path = PurePosixPath(root_path).parent / pattern  # a relative import starts from the importing file's folder
+    if path.suffix != ".toml" or path.name.count("*") != 1 or set(str(path.parent)) & set("*?[\\"):
+        return ""
+    return "" if set(path.name) & set("?[\\") else str(path).replace("*", NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A top-level `key = value`: offsets of its line's begin, its value's begin, and its end (before the line end)."""
+
+    key: str
+    line: int
+    value: int
+    end: int
+
+
+def add(root: bytes, pattern: str) -> bytes:
+    """The root file with one more import.
+
+    Raises:
+        KatanodeError: `EDIT_IMPOSSIBLE`.
+    """
+    text = root.decode()
+    eol = block.line_end(root).decode()
+    statements = list(_top_level(text))
+    there = next((s for s in statements if s.key == "imports"), None)
+    if there is not None:
+        at, glue = _last_element(text, there)
+        return (text[:at] + f'{glue}"{pattern}"' + text[at:]).encode()
+    if "imports" in tomllib.loads(text.removeprefix(_BOM)):
+        raise _odd("`imports` is written in a way that is not an ordinary `imports = […]` line")
+    line = _own_line(pattern)
+    version = next((s for s in statements if s.key == "version"), None)
+    at = _line_after(text, version.end) if version is not None else _after_comments(text)
+    if at and text[at - 1] != "\n":  # the file ends there, without a line end
+        return (text[:at] + eol + line + text[at:]).encode()
+    return (text[:at] + line + eol + text[at:]).encode()
+
+
+def replaced(root: bytes, paths: Sequence[str]) -> bytes:
+    """The root file with these imports instead of its own: for a check, never for the live file.
+
+    Raises:
+        KatanodeError: `EDIT_IMPOSSIBLE`.
+    """
+    text = root.decode()
+    array = "[" + ", ".join(f'"{path}"' for path in paths) + "]"
+    there = next((s for s in _top_level(text) if s.key == "imports"), None)
+    if there is None:
+        return (text[: _after_comments(text)] + f"imports = {array}\n" + text[_after_comments(text) :]).encode()
+    return (text[: there.value] + array + text[there.end :]).encode()
+
+
+def _own_line(pattern: str) -> str:
+    """The line that is ours where the file had none; its comment tells it from an `imports = []` with our element."""
+    return f'imports = ["{pattern}"]  # katanode'
+
+
+def drop(root: bytes, pattern: str) -> bytes:
+    """The root file without that import: the exact opposite of `add`."""
+    text = root.decode()
+    line = _own_line(pattern)
+    for eol in ("\r\n", "\n"):
+        for piece in (line + eol, eol + line):
+            at = text.find(piece)
+            is_line = at == 0 or (at > 0 and (text[at - 1] == "\n" or piece.startswith(eol)))
+            if is_line and (piece.endswith(eol) or at + len(piece) == len(text)):
+                return (text[:at] + text[at + len(piece) :]).encode()
+    for element in (f', "{pattern}"', f'"{pattern}"'):
+        if element in text:
+            return text.replace(element, "", 1).encode()
+    return root
+
+
+def _top_level(text: str) -> Iterator[_Statement]:
+    """The statements before the first table, by a scan that knows strings, comments and brackets."""
+    at = len(text) - len(text.removeprefix(_BOM))
+    while at < len(text):
+        line = at
+        while at < len(text) and text[at] in " \t\r\n":
+            line = at + 1 if text[at] == "\n" else line
+            at += 1
+        if at >= len(text) or text[at] == "[":
+            return
+        if text[at] == "#":
+            at = _line_after(text, at)
+            continue
+        equals = at
+        while equals < len(text) and text[equals] not in "=\n":
+            equals = _after_string(text, equals) if text[equals] in "\"'" else equals + 1
+        key = text[at:equals].strip().strip("\"'")
+        value = equals + 1
+        while value < len(text) and text[value] in " \t":
+            value += 1
+        end = _value_end(text, value)
+        yield _Statement(key, line, value, end)
+        at = _line_after(text, end)
+
+
+def _value_end(text: str, at: int) -> int:
+    """The offset behind a value: at the line's end or its comment, brackets balanced."""
+    depth = 0
+    while at < len(text):
+        char = text[at]
+        if char in "\"'":
+            at = _after_string(text, at)
+            continue
+        if char in "#\n":
+            if depth == 0:
+                break
+            at = _line_after(text, at)
+            continue
+        depth += (char in "[{") - (char in "]}")
+        at += 1
+    return at - (len(text[:at]) - len(text[:at].rstrip(" \t\r")))
+
+
+def _after_string(text: str, at: int) -> int:
+    quote = text[at]
+    if text.startswith(quote * 3, at):
+        end = at + 3
+        while end < len(text) and not text.startswith(quote * 3, end):
+            end += 2 if text[end] == "\\" and quote == '"' else 1
+        return end + 3
+    end = at + 1
+    while end < len(text) and text[end] not in (quote, "\n"):
+        end += 2 if text[end] == "\\" and quote == '"' else 1
+    return end + 1
+
+
+def _last_element(text: str, statement: _Statement) -> tuple[int, str]:
+    """Where a further element goes, directly behind the last, and what joins it to that."""
+    if text[statement.value : statement.value + 1] != "[":
+        raise _odd("`imports` is not an array")
+    at, last = statement.value + 1, 0
+    while at < statement.end:
+        if text[at] in "\"'":
+            at = last = _after_string(text, at)
+        elif text[at] == "#":
+            at = _line_after(text, at)
+        else:
+            at += 1
+    return (last, ", ") if last else (statement.value + 1, "")
+
+
+def _line_after(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end + 1
+
+
+def _after_comments(text: str) -> int:
+    """Behind the comments that a file begins with: k0s compares the first line byte for byte."""
+    at = 0
+    while text.startswith("#", at):
+        at = _line_after(text, at)
+    return at
+
+
+def _odd(message: str) -> KatanodeError:
+    return KatanodeError(Reason.EDIT_IMPOSSIBLE, f"the root file's imports cannot be added to: {message}")

@@ -1,0 +1,139 @@
+"""What is to be done: a pure function of what was found, so that it can be shown before anything happens."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.cri.activation import Change
+from agent.prepare import HostFacts
+
+
+class Disturbs(StrEnum):
+    """What a step disturbs."""
+
+    NOTHING = "nothing"
+    NEW_SANDBOXES = "new sandboxes only"
+    RESTART = "restarts the container runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what, what it disturbs, and its diff."""
+
+    title: str
+    disturbs: Disturbs
+    diff: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """The step for machines."""
+        return {"title": self.title, "disturbs": str(self.disturbs), "diff": self.diff}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps, in their order."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the container runtime is restarted."""
+        return any(step.disturbs is Disturbs.RESTART for step in self.steps)
+
+    def as_json(self) -> dict[str, object]:
+        """The plan for machines."""
+        return {"steps": [step.as_json() for step in self.steps], "restarts": self.restarts}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found of everything that katanode brings about.
+
+    Attributes:
+        host: modules and sysctls.
+        release: id of the wanted release.
+        archives: what has to be fetched and unpacked for it; empty when it is there.
+        renderings: handler to the rendered files that differ, name to bytes now and then; empty when current.
+        links: convenience links to be made, path to target.
+        change: the container runtime's configuration.
+        not_loaded: what the running daemon has otherwise than wanted.
+        unproved: handlers whose canary has to run.
+        collectable: ids of releases that nothing uses and nobody keeps.
+        interrupted: a change that a crash interrupted is to be finished first.
+    """
+
+    host: HostFacts
+    release: str
+    archives: Sequence[str]
+    renderings: Mapping[str, Mapping[str, tuple[bytes, bytes]]]
+    links: Mapping[str, str]
+    change: Change
+    not_loaded: Sequence[str]
+    unproved: Sequence[str]
+    collectable: Sequence[str] = ()
+    interrupted: bool = False
+
+
+def make(facts: Facts) -> Plan:
+    """The plan for what was found; no steps when the node is as wanted."""
+    steps = [*_first(facts), *_host(facts.host)]
+    if facts.archives:
+        steps.append(Step(f"install release {facts.release} from {', '.join(facts.archives)}", Disturbs.NOTHING))
+    steps += [
+        Step(f"write the hypervisor configuration of {handler}", Disturbs.NEW_SANDBOXES, _diffs(changed))
+        for handler, changed in facts.renderings.items()
+        if changed
+    ]
+    if facts.links:
+        lines = "\n".join(f"+{path} -> {target}" for path, target in facts.links.items())
+        steps.append(Step("link the release where people look for it", Disturbs.NOTHING, lines))
+    if facts.change.files or facts.not_loaded:
+        steps.append(_runtime(facts))
+    if facts.unproved:
+        steps.append(Step(f"prove {', '.join(facts.unproved)} with a sandbox", Disturbs.NOTHING))
+    if facts.collectable:
+        steps.append(Step(f"remove releases that nothing uses: {', '.join(facts.collectable)}", Disturbs.NOTHING))
+    return Plan(tuple(steps))
+
+
+def _first(facts: Facts) -> list[Step]:
+    if not facts.interrupted:
+        return []
+    return [Step("finish the change that an earlier run left in the middle", Disturbs.RESTART)]
+
+
+def _host(host: HostFacts) -> list[Step]:
+    steps = []
+    if host.load:
+        steps.append(Step(f"load kernel modules {', '.join(host.load)}", Disturbs.NOTHING))
+    if host.raises:
+        lines = "\n".join(f"-{key} = {host.now[key]}\n+{key} = {value}" for key, value in host.raises.items())
+        steps.append(Step("raise sysctls", Disturbs.NOTHING, lines))
+    for path, (now, wanted) in host.texts.items():
+        verb = "write" if wanted else "remove"
+        steps.append(Step(f"{verb} {path}", Disturbs.NOTHING, diff(path, now or b"", wanted)))
+    return steps
+
+
+def _runtime(facts: Facts) -> Step:
+    changes = [(file.path, file.before or b"", file.after or b"") for file in facts.change.files]
+    text = "\n".join(diff(*change) for change in changes) or "\n".join(facts.not_loaded)
+    names = ", ".join(h.name for h in facts.change.handlers)
+    title = f"configure containerd for {names}" if names else "take the handlers out of containerd's configuration"
+    return Step(title if changes else "restart containerd: it does not run what is configured", Disturbs.RESTART, text)
+
+
+def _diffs(changed: Mapping[str, tuple[bytes, bytes]]) -> str:
+    return "\n".join(diff(name, now, wanted) for name, (now, wanted) in changed.items())
+
+
+_SECRET = re.compile(r"(?i)^(\s*[+ -]?\s*\S*(?:password|auth|token|secret)\S*\s*=\s*).*")
+
+
+def diff(name: str, before: bytes, after: bytes) -> str:
+    """A unified diff without line ends, secrets masked: a runtime's configuration may hold registry credentials."""
+    old, new = (data.decode("utf-8", "backslashreplace").splitlines() for data in (before, after))
+    lines = difflib.unified_diff(old, new, fromfile=name, tofile=name, lineterm="", n=2)
+    return "\n".join(_SECRET.sub(r"\1…", line) for line in lines)
