@@ -33,7 +33,7 @@ _BANNERS = (
     (r"\(sha256:[0-9a-f]{64}\)", _TALOS),
     (r"managed by (puppet|ansible|chef|salt)|\b(puppet|ansible|chef|salt)\b.*\b(managed|generated)\b", _MANAGED),
     (r"ansible_managed", _MANAGED),
-    (r"do not (edit|modify)\b", _OTHER),
+    (r"\bgenerated (by|from)\b|auto-?generated|do not (edit|modify)( this file)?\W*$", _OTHER),
 )
 """What the first lines of a generated file say, and what its owner does instead."""
 

@@ -73,6 +73,8 @@ def outcome(folder: Path, data: bytes, daemon: tuple[str, str]) -> str:
             config.checked(config.wish(HANDLERS))
         assert path.read_bytes() == data
         return "containerd refuses it, so do we"
+    if daemon[0] >= "2.3" and b"\nversion" not in data and any(config.current() != config.current() for _ in range(5)):
+        return "containerd reads it another way each time"
     try:
         change = config.checked(config.wish(HANDLERS))
     except KatanodeError as error:
@@ -110,8 +112,8 @@ def test_every_file_is_edited_or_left_alone_with_a_reason(
         folder.mkdir()
         try:
             outcomes[outcome(folder, source.read_bytes(), daemon)].append(source.name)
-        except AssertionError as error:
-            wrong.append(f"{source.name}: {error}")
+        except (AssertionError, KatanodeError) as error:
+            wrong.append(f"{source.name}: {error} {getattr(error, 'evidence', '')}")
         shutil.rmtree(folder)
     with capsys.disabled():
         print(f"\ncontainerd {daemon[0]}:")

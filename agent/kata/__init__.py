@@ -1,0 +1,1 @@
+"""Kata's releases, the handlers that they serve and the hypervisor configuration of each."""
