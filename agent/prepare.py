@@ -132,17 +132,15 @@ def undo(node: Node, state: State) -> tuple[Finding, ...]:
     Returns:
         What could not be taken back.
     """
-    findings = []
     for path in (modules.LOAD_FILE, sysctl.SYSCTL_FILE):
         files.remove(node.root(path))
     before = {key: old for key, (old, _) in state.sysctls.items()}
     raised = {key: new for key, (_, new) in state.sysctls.items()}
-    for error in Sysctls(node.root, node.runner).restore(before, raised):
-        findings.append(from_error("sysctls are as before", error))
+    failures = Sysctls(node.root, node.runner).restore(before, raised)
     for name in reversed(state.modules):
         # In use by somebody else meanwhile: then it is not ours to take away.
         node.runner.run(("modprobe", "--remove", name), timeout=30, check=False)
-    return tuple(findings)
+    return tuple(from_error("sysctls are as before", error) for error in failures)
 
 
 def findings_on_modules(facts: ModuleFacts) -> tuple[Finding, ...]:

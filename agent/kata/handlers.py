@@ -202,6 +202,19 @@ def resolve(
     raise _not_there(kind, runtime_choice, release_version, lacks)
 
 
+def expected_shim(name: str, runtime_choice: Literal["auto", "go", "rust"], release_version: str) -> str:
+    """Where the shim of a handler will be in a release that is not unpacked yet, below the release's folder.
+
+    Raises:
+        KatanodeError: `HANDLER_UNKNOWN`, `HANDLER_NOT_IN_RELEASE`.
+    """
+    kind = lookup(name)
+    order = _order(kind, runtime_choice, release_version)
+    if not order:
+        raise _not_there(kind, runtime_choice, release_version, [])
+    return SHIMS[order[0]]
+
+
 _TITLES: dict[Flavour, str] = {"go": "Go runtime", "rust": "Rust runtime"}
 
 

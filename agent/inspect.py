@@ -1,0 +1,188 @@
+"""Looking without touching: `check` and `status`."""
+
+from dataclasses import dataclass
+
+from agent import install, prepare
+from agent.cri.client import Client, CRIError
+from agent.cri.configuration import Configuration
+from agent.cri.daemon import Daemon, find
+from agent.errors import KatanodeError
+from agent.host import modules
+from agent.kata import links, releases, render
+from agent.kata.releases import Release
+from agent.node import Node
+from agent.probes import probe_all
+from agent.proofs import Proofs
+from agent.reasons import Reason
+from agent.reconcile import SPACE_NEEDED, report
+from agent.report import Capability, Finding, Report, bad, concerning, from_error, ok
+from agent.report import State as Verdict
+from agent.state import State
+from agent.undo import running_sandboxes
+
+
+def check(node: Node) -> Report:
+    """Everything that Kata needs: what the article's requirements and troubleshooting sections ask, and more.
+
+    Raises:
+        KatanodeError: only for what concerns no finding, such as damaged state.
+    """
+    state = node.remembered()
+    release, found = _release(node, state)
+    findings = [*probe_all(node.root, node.runner, space_needed=0 if release else SPACE_NEEDED)]
+    findings += prepare.findings_on_modules(modules.survey(node.root))
+    daemon, seen = _runtime(node)
+    findings += [*seen, *found]
+    proofs = Proofs(node, daemon, ())
+    if release is not None:
+        rendered, said = _configurations(node, release)
+        findings += said
+        if daemon is not None:
+            proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered))
+            proofs.recall(state)
+            findings += _handlers(node, daemon, proofs)
+    return report(node, release, proofs, findings)
+
+
+def _release(node: Node, state: State) -> tuple[Release | None, list[Finding]]:
+    check_name = "the release is installed and untouched"
+    try:
+        wanted = install.wish(node)
+        release = install.present(node, state, wanted)
+        if release is None:
+            evidence = f"{wanted.id} is not in {releases.FOLDER}"
+            return None, [bad(check_name, Reason.NOT_INSTALLED, evidence, capability=Capability.RELEASE)]
+        releases.verify(node.root, release)
+    except KatanodeError as error:
+        return None, [from_error(check_name, error, Capability.RELEASE)]
+    found = [ok(check_name, release.id, Capability.RELEASE)]
+    if state.held:
+        found.append(ok("held by `katanode rollback`", f"{release.id} instead of {state.held}"))
+    return release, found
+
+
+def _configurations(node: Node, release: Release) -> tuple[tuple[install.Rendered, ...], list[Finding]]:
+    check_name = "hypervisor configuration"
+    try:
+        rendered = install.rendered(node, release)
+    except KatanodeError as error:
+        return (), [from_error(check_name, error, Capability.CONFIGURATION)]
+    findings: list[Finding] = []
+    stale = install.differences(node, release, rendered)
+    for item in rendered:
+        name = item.handler.name
+        if name in stale:
+            evidence = f"{', '.join(stale[name])} of {name} are not as the settings want them"
+            findings.append(bad(check_name, Reason.NOT_INSTALLED, evidence, handlers=(name,)))
+            continue
+        findings += render.findings(item.handler, item.files)
+        try:
+            render.prove(node.runner, node.root, item.handler, render.config_path(name, release.id))
+        except KatanodeError as error:
+            findings.append(from_error(check_name, error, Capability.CONFIGURATION))
+    findings += links.foreign(node.root, links.wanted(node.root, release.path, [r.handler for r in rendered]))
+    return rendered, findings
+
+
+def _runtime(node: Node) -> tuple[Daemon | None, list[Finding]]:
+    try:
+        daemon = find(node.root, node.settings.runtime.socket)
+    except KatanodeError as error:
+        return None, [from_error("a container runtime serves CRI", error, Capability.RUNTIME)]
+    where = f"containerd {daemon.version}, {daemon.socket}, process {daemon.pid}, {daemon.unit or 'no systemd unit'}"
+    findings = [ok("a container runtime serves CRI", where, Capability.RUNTIME)]
+    configuration = Configuration(node.root, node.runner, daemon)
+    try:
+        configuration.current()
+        configuration.wish(())
+        findings.append(ok("its configuration can be added to", daemon.config_path))
+    except KatanodeError as error:
+        findings.append(from_error("its configuration can be added to", error, Capability.RUNTIME))
+    try:
+        node.policy.check(daemon)
+    except KatanodeError as error:
+        findings.append(from_error("it is known how to restart it", error, Capability.RUNTIME))
+    return daemon, [*findings, *_network(node, daemon)]
+
+
+def _network(node: Node, daemon: Daemon) -> list[Finding]:
+    """The article's `cat /etc/cni/net.d/*.conf`: what the runtime itself says of the pod network."""
+    with Client(node.root(daemon.socket)) as client:
+        try:
+            status = client.status()
+        except CRIError as error:
+            return [bad("the runtime is ready", Reason.RUNTIME_UNREACHABLE, str(error), capability=Capability.RUNTIME)]
+    folder = node.root("/etc/cni/net.d")
+    names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    files = f"/etc/cni/net.d: {', '.join(names) or 'nothing'}"
+    if status.network_ready:
+        return [ok("a pod network is ready", files)]
+    evidence = f"{status.network_message}\n{files}"
+    return [bad("a pod network is ready", Reason.NETWORK_PLUGIN_NOT_READY, evidence, capability=Capability.CANARY)]
+
+
+def _handlers(node: Node, daemon: Daemon, proofs: Proofs) -> list[Finding]:
+    findings = []
+    with Client(node.root(daemon.socket)) as client:
+        loaded = client.status().handlers
+    for subject in proofs.subjects:
+        name = subject.handler.name
+        if name not in loaded:
+            why = f"the daemon has no handler {name}"
+            findings.append(bad("the runtime has the handler", Reason.HANDLER_NOT_LOADED, why, handlers=(name,)))
+        if name in proofs.held:
+            proof = proofs.held[name]
+            what = f"in {proof['seconds']} s; its VM was held by {proof['hypervisor']}"
+            good = ok("a sandbox starts through the handler", what, Capability.CANARY)
+            findings.append(concerning(good, name))
+    return findings
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is installed, what was proved and what runs."""
+
+    report: Report
+    rows: tuple[tuple[str, str], ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The status for machines."""
+        return {**self.report.as_json(), "details": dict(self.rows)}
+
+
+def status(node: Node) -> Status:
+    """What is installed, proved and running, without probing anything.
+
+    Raises:
+        KatanodeError: `RUNTIME_*` when the runtime does not answer, `RELEASE_UNPINNED`, `FILE_READ_FAILED`.
+    """
+    state = node.remembered()
+    release = releases.find(node.root, state.release)
+    daemon = find(node.root, node.settings.runtime.socket)
+    rows = [("containerd", f"{daemon.version} ({daemon.config_path}, {daemon.unit or 'no systemd unit'})")]
+    if release is None:
+        return Status(Report((), (), Verdict.ABSENT), (*rows, ("release", "none: run `katanode apply`")))
+    rendered, findings = _configurations(node, release)
+    proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered))
+    proofs.recall(state)
+    findings += _handlers(node, daemon, proofs)
+    others = [r.id for r in releases.installed(node.root) if r.id != release.id]
+    running = running_sandboxes(node, daemon)
+    rows += [
+        ("release", f"{release.id}{' (held by `katanode rollback`)' if state.held else ''}"),
+        ("kept releases", ", ".join(others) or "none"),
+        *((name, _proof_words(proofs, name)) for name in node.settings.kata.handlers),
+        ("sandboxes", f"{len(running)} running" + "".join(f"\n{line}" for line in running)),
+    ]
+    if state.failure is not None:
+        rows.append(("last failure", f"{state.failure.reason}: {state.failure.message}"))
+    if node.journal.read() is not None:
+        rows.append(("interrupted", "a change was left in the middle; the next `katanode apply` finishes it"))
+    return Status(report(node, release, proofs, findings), tuple(rows))
+
+
+def _proof_words(proofs: Proofs, name: str) -> str:
+    proof = proofs.held.get(name)
+    if proof is None:
+        return "not proved: `katanode check` says why"
+    return f"proved: a sandbox started in {proof['seconds']} s, its VM held by {proof['hypervisor']}"

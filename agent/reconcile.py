@@ -1,0 +1,210 @@
+"""The flow: finish what was interrupted, prepare the node, probe it, install, configure, prove, report."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from agent import install, prepare
+from agent.cri.activation import Activated, Activation, Change
+from agent.cri.client import Client
+from agent.cri.configuration import Configuration
+from agent.cri.journal import Entry
+from agent.errors import KatanodeError
+from agent.host.lock import held
+from agent.kata import handlers as kata
+from agent.kata import releases
+from agent.kata.releases import Release
+from agent.node import Node
+from agent.plan import make
+from agent.probes import probe_all
+from agent.proofs import Proofs, not_run
+from agent.reasons import Reason, Severity
+from agent.report import Finding, HandlerReport, Report, bad, obstacles, without_consequences
+from agent.report import State as Verdict
+from agent.sandboxes import canary
+from agent.state import LOCK, Failure, State
+from agent.survey import Survey, able_handlers, loaded_otherwise, survey
+
+SPACE_NEEDED = 6 << 30
+"""Bytes that a release may take while it is unpacked: 4.1.0's archive has 1 GB and comes to about 3 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator said besides the settings.
+
+    Attributes:
+        retry: try a change again although it failed a short while ago.
+        reinstall: unpack the release anew.
+        leave_hold: follow the settings' release again after a rollback.
+    """
+
+    retry: bool = False
+    reinstall: bool = False
+    leave_hold: bool = False
+
+
+def apply(node: Node, options: Options) -> Report:
+    """Makes the node as the settings want it, and proves it.
+
+    Returns:
+        The report; its state says whether any handler is ready.
+
+    Raises:
+        KatanodeError: what stands in the way; nothing was changed by the step that failed, or it was undone.
+    """
+    with held(node.root(LOCK)):
+        finish_interrupted(node)
+        if options.leave_hold:
+            node.remember(replace(node.remembered(), held=""))
+        seen = survey(node, reinstall=options.reinstall)
+        if not make(seen.facts).steps:
+            return report(node, seen.release, seen.proofs, seen.findings)
+        return _carry_out(node, seen, options)
+
+
+def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
+    state, troubles = prepare.perform(node, seen.facts.host, seen.state)
+    findings = (*troubles, *probe_all(node.root, node.runner, space_needed=0 if seen.release else SPACE_NEEDED))
+    able = able_handlers(node, findings)
+    if not able and not state.release:
+        node.say("nothing was installed: this node can run none of the wanted handlers")
+        return report(node, None, seen.proofs, findings)
+    release = seen.release or releases.install(node.root, node.settings.kata, seen.wanted, node.progress)
+    if seen.release is None:
+        node.say(f"release {release.id} unpacked and verified")
+    rendered = seen.rendered or install.rendered(node, release)
+    state, before = install.install_configurations(node, state, release, rendered)
+    proofs = Proofs(node, seen.daemon, install.subjects(seen.daemon, release, rendered))
+    proofs.recall(state)
+    try:
+        activated = _activate(node, seen, state, proofs, able, options)
+    except KatanodeError:
+        install.switch_back(node, release, before)
+        raise
+    state = install.remember(replace(state, proofs=proofs.held, failure=None), release, seen.wanted)
+    state, foreign = install.publish(node, state, release, rendered)
+    node.remember(state)
+    install.collect(node, state, release.id)
+    return report(node, release, proofs, (*findings, *foreign, *_lost(activated)))
+
+
+def _activate(
+    node: Node, seen: Survey, state: State, proofs: Proofs, able: Sequence[str], options: Options
+) -> Activated | None:
+    """Configures the runtime where that is to be done, and proves what is not proved."""
+    told = [subject.handler for subject in proofs.subjects]
+    proved = tuple(state.proofs)
+    configuration = Configuration(node.root, node.runner, seen.daemon)
+    change = configuration.wish(told)
+    if not change.files and not loaded_otherwise(node, seen.daemon, told, change):
+        proofs.make(proofs.missing(able))
+        proofs.verdict(proved)
+        return None
+    change = configuration.checked(change) if change.files else change
+    digest = digest_of(change)
+    _cool_down(node, state, digest, options)
+
+    def prove() -> None:
+        proofs.make(able)
+        proofs.verdict(proved)
+
+    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+    try:
+        activated = activation.run(seen.daemon, change, prove)
+    except KatanodeError as error:
+        if error.reason in {Reason.ROLLED_BACK, Reason.ROLLBACK_FAILED}:
+            node.remember(replace(state, failure=Failure(digest, time.time(), str(error.reason), error.message)))
+        raise
+    node.say(f"containerd restarted in {activated.seconds:.2f} s; it serves {', '.join(h.name for h in told)}")
+    return activated
+
+
+def finish_interrupted(node: Node) -> None:
+    """Finishes or undoes a change that a crash left in the middle.
+
+    Raises:
+        KatanodeError: what `Activation.resume` raises.
+    """
+    entry = node.journal.read()
+    if entry is not None:
+        activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+        activation.resume(lambda: _prove_resumed(node, entry))
+
+
+def _prove_resumed(node: Node, entry: Entry) -> None:
+    """The canary's verdict on a change of an earlier run: it must bring a handler that works."""
+    able = able_handlers(node, probe_all(node.root, node.runner))
+    failure: KatanodeError | None = None
+    with Client(node.root(entry.daemon.socket)) as client:
+        for handler in entry.handlers:
+            if handler.name not in able:
+                continue
+            shim = node.root(handler.runtime_path or handler.runtime_type)
+            try:
+                canary.prove(client, handler.name, shim, node.settings.canary.timeout_seconds)
+            except KatanodeError as error:
+                if error.reason is Reason.NETWORK_PLUGIN_NOT_READY:
+                    return
+                failure = failure or error
+            else:
+                return
+    if failure is not None:
+        raise failure
+
+
+def digest_of(change: Change) -> str:
+    """A digest of what a change would bring."""
+    content = hashlib.sha256()
+    for file in change.files:
+        content.update(f"{file.path}\0".encode() + (file.after or b"") + b"\0")
+    content.update(repr(change.handlers).encode())
+    return content.hexdigest()
+
+
+def _cool_down(node: Node, state: State, digest: str, options: Options) -> None:
+    failure = state.failure
+    wait = node.settings.runtime.cooldown_seconds
+    if failure is None or options.retry or failure.change != digest:
+        return
+    passed = time.time() - failure.at
+    if 0 <= passed < wait:
+        raise KatanodeError(
+            Reason.COOLING_DOWN,
+            f"the same change failed {passed:.0f} s ago; it is tried again after {wait} s",
+            evidence=f"{failure.reason}: {failure.message}",
+        )
+
+
+def report(node: Node, release: Release | None, proofs: Proofs, findings: Sequence[Finding]) -> Report:
+    """The report on a node: findings, and each handler's readiness."""
+    told = [*without_consequences(findings), *proofs.failures.values()]
+    made = []
+    for name in node.settings.kata.handlers:
+        kind = kata.lookup(name)
+        hindrances = obstacles(name, kind.needs, told)
+        ready = name in proofs.held and not hindrances
+        if not ready and not hindrances:
+            told.append(not_run(name))
+            hindrances = (told[-1],)
+        made.append(HandlerReport(name, ready, hindrances))
+    told = [_said_of_handlers(node, finding) for finding in told]
+    good = [handler for handler in made if handler.ready]
+    state = Verdict.READY if len(good) == len(made) else Verdict.DEGRADED if good else Verdict.BLOCKED
+    return Report(tuple(told), tuple(made), state, release.version if release else "")
+
+
+def _said_of_handlers(node: Node, finding: Finding) -> Finding:
+    """The finding with the handlers that it concerns: those that need what it is about."""
+    if finding.handlers or finding.capability is None:
+        return finding
+    needing = tuple(n for n in node.settings.kata.handlers if finding.capability in kata.lookup(n).needs)
+    return replace(finding, handlers=needing)
+
+
+def _lost(activated: Activated | None) -> tuple[Finding, ...]:
+    if activated is None or not activated.lost:
+        return ()
+    names = "\n".join(f"{name} ({id_[:13]})" for id_, name in activated.lost.items())
+    return (bad("containers run on", Reason.CONTAINERS_LOST, names, severity=Severity.WARNING),)
