@@ -15,17 +15,20 @@ def in_pod() -> bool:
 def _logger() -> Any:
     import structlog  # noqa: PLC0415 - a tenth of a second that a run which changes nothing need not spend
 
-    shared: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
-    if in_pod() or not sys.stderr.isatty():
-        renderer: Any = (
-            structlog.processors.JSONRenderer()
-            if in_pod()
-            else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
-        )
+    if in_pod():
+        renderers: list[Any] = [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ, pad_event_to=0)
+        colours = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        renderers = [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, pad_level=False),
+        ]
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[structlog.processors.add_log_level, *renderers],
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
     return structlog.get_logger()

@@ -180,19 +180,27 @@ def _cool_down(node: Node, state: State, digest: str, options: Options) -> None:
 def report(node: Node, release: Release | None, proofs: Proofs, findings: Sequence[Finding]) -> Report:
     """The report on a node: findings, and each handler's readiness."""
     told = [*without_consequences(findings), *proofs.failures.values()]
+    absent = next((f for f in told if f.reason is Reason.NOT_INSTALLED and not f.handlers), None)
     made = []
     for name in node.settings.kata.handlers:
-        kind = kata.lookup(name)
-        hindrances = obstacles(name, kind.needs, told)
+        hindrances = obstacles(name, kata.lookup(name).needs, told)
         ready = name in proofs.held and not hindrances
         if not ready and not hindrances:
-            told.append(not_run(name))
-            hindrances = (told[-1],)
+            # Able, and not ready: either nothing is installed yet, or the last word is the canary's.
+            told += () if absent else (not_run(name),)
+            hindrances = (absent or told[-1],)
         made.append(HandlerReport(name, ready, hindrances))
     told = [_said_of_handlers(node, finding) for finding in told]
+    return Report(tuple(told), tuple(made), _state(made, absent), release.version if release else "")
+
+
+def _state(made: Sequence[HandlerReport], absent: Finding | None) -> Verdict:
     good = [handler for handler in made if handler.ready]
-    state = Verdict.READY if len(good) == len(made) else Verdict.DEGRADED if good else Verdict.BLOCKED
-    return Report(tuple(told), tuple(made), state, release.version if release else "")
+    if len(good) == len(made):
+        return Verdict.READY
+    if good:
+        return Verdict.DEGRADED
+    return Verdict.ABSENT if absent and any(absent in handler.obstacles for handler in made) else Verdict.BLOCKED
 
 
 def _said_of_handlers(node: Node, finding: Finding) -> Finding:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from agent.errors import KatanodeError
 from agent.plan import Disturbs, Plan
-from agent.reasons import CATALOGUE, Severity
+from agent.reasons import CATALOGUE, Reason, Severity
 from agent.report import Finding, HandlerReport, Report, State
 
 _MARKS = {
@@ -77,7 +77,9 @@ def verdict(made: Report) -> RenderableType:
 def _handler_line(handler: HandlerReport) -> Text:
     if handler.ready:
         return Text.assemble(("✓ ", "green"), handler.name)
-    reasons = ", ".join(dict.fromkeys(str(f.reason) for f in handler.obstacles)) or "not proved yet"
+    reasons = ", ".join(dict.fromkeys(str(f.reason) for f in handler.obstacles))
+    if reasons == Reason.NOT_INSTALLED:
+        return Text.assemble(("· ", "dim"), f"{handler.name}: nothing here stands in its way; run `katanode apply`")
     return Text.assemble(("✗ ", "red"), f"{handler.name}: {reasons}")
 
 

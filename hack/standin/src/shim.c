@@ -77,6 +77,11 @@ static bool own_socket(const char *upstream, char *own, size_t size) {
     return true;
 }
 
+/* An address ends at a quote in JSON, at the line's end, or, in the protobuf of containerd 2.3, at the next field's tag. */
+static int address_length(const char *address) {
+    return (int)strspn(address, "/._-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
+}
+
 static void take_child(pid_t process, pid_t parent, void *child) {
     if (parent == getpid()) *(pid_t *)child = process;
 }
@@ -125,7 +130,7 @@ static bool prepare(const struct call *call, struct bytes *answer) {
     }
     call->arguments[0] = name;
     const char *address = strstr(output.data, "unix://");
-    if (address != NULL) snprintf(upstream, sizeof sandbox.upstream, "%.*s", (int)strcspn(address + 7, "\"\r\n "), address + 7);
+    if (address != NULL) snprintf(upstream, sizeof sandbox.upstream, "%.*s", address_length(address + 7), address + 7);
     if (address == NULL || !own_socket(upstream, own, sizeof sandbox.socket)) {
         bytes_format(answer, "no address in the answer of %s: %s", runc_shim(call), output.data);
         return false;
