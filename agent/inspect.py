@@ -18,6 +18,7 @@ from agent.reconcile import SPACE_NEEDED, report
 from agent.report import Capability, Finding, Report, bad, concerning, from_error, ok
 from agent.report import State as Verdict
 from agent.state import State
+from agent.survey import quick_probes
 from agent.undo import running_sandboxes
 
 
@@ -151,7 +152,7 @@ class Status:
 
 
 def status(node: Node) -> Status:
-    """What is installed, proved and running, without probing anything.
+    """What is installed, proved and running, with a look at KVM and the devices only.
 
     Raises:
         KatanodeError: `RUNTIME_*` when the runtime does not answer, `RELEASE_UNPINNED`, `FILE_READ_FAILED`.
@@ -165,7 +166,7 @@ def status(node: Node) -> Status:
     rendered, findings = _configurations(node, release)
     proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered))
     proofs.recall(state)
-    findings += _handlers(node, daemon, proofs)
+    findings += [*_handlers(node, daemon, proofs), *quick_probes(node)]
     others = [r.id for r in releases.installed(node.root) if r.id != release.id]
     running = running_sandboxes(node, daemon)
     rows += [

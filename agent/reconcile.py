@@ -60,7 +60,8 @@ def apply(node: Node, options: Options) -> Report:
             node.remember(replace(node.remembered(), held=""))
         seen = survey(node, reinstall=options.reinstall)
         if not make(seen.facts).steps:
-            return report(node, seen.release, seen.proofs, seen.findings)
+            made = report(node, seen.release, seen.proofs, seen.findings)
+            return replace(made, note="nothing to do: this node is as the settings want it")
         return _carry_out(node, seen, options)
 
 
@@ -69,8 +70,8 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
     findings = (*troubles, *probe_all(node.root, node.runner, space_needed=0 if seen.release else SPACE_NEEDED))
     able = able_handlers(node, findings)
     if not able and not state.release:
-        node.say("nothing was installed: this node can run none of the wanted handlers")
-        return report(node, None, seen.proofs, findings)
+        made = report(node, None, seen.proofs, findings)
+        return replace(made, note="nothing was installed: this node can run none of the wanted handlers")
     release = seen.release or releases.install(node.root, node.settings.kata, seen.wanted, node.progress)
     if seen.release is None:
         node.say(f"release {release.id} unpacked and verified")
@@ -112,13 +113,11 @@ def _activate(
 
     activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
     try:
-        activated = activation.run(seen.daemon, change, prove)
+        return activation.run(seen.daemon, change, prove)
     except KatanodeError as error:
         if error.reason in {Reason.ROLLED_BACK, Reason.ROLLBACK_FAILED}:
             node.remember(replace(state, failure=Failure(digest, time.time(), str(error.reason), error.message)))
         raise
-    node.say(f"containerd restarted in {activated.seconds:.2f} s; it serves {', '.join(h.name for h in told)}")
-    return activated
 
 
 def finish_interrupted(node: Node) -> None:

@@ -114,18 +114,28 @@ class HandlerReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The node as it is: all findings, and what follows from them for each handler."""
+    """The node as it is: all findings, and what follows from them for each handler.
+
+    Attributes:
+        findings: all of them.
+        handlers: the readiness of each wanted handler.
+        state: the node's.
+        kata_version: of the release in force; "" without one.
+        note: a sentence on what the run did, where that is not plain.
+    """
 
     findings: tuple[Finding, ...]
     handlers: tuple[HandlerReport, ...]
     state: State
     kata_version: str = ""
+    note: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The report for machines."""
         return {
             "state": str(self.state),
             "kata_version": self.kata_version,
+            "note": self.note,
             "handlers": [
                 {"name": h.name, "ready": h.ready, "reasons": [str(f.reason) for f in h.obstacles]}
                 for h in self.handlers

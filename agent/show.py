@@ -88,10 +88,12 @@ def outcome(made: Report, items: Iterable[Finding]) -> RenderableType:
     lines: list[RenderableType] = []
     for item in items:
         mark, style = _MARKS[item.severity]
-        lines.append(Text.assemble((f"{mark} ", style), item.check, (f"  [{item.reason}]", style)))
+        title = CATALOGUE[item.reason].title if item.reason else item.check
+        whose = f"{', '.join(item.handlers)}: " if item.handlers else ""
+        lines.append(Text.assemble((f"{mark} ", style), f"{whose}{title}", (f"  [{item.reason}]", style)))
         lines += [Text(f"    {line}") for line in item.evidence.splitlines()]
         lines.append(Text(f"  → {item.remedy}"))
-    return Group(*lines, verdict(made))
+    return Group(*lines, *([Text(made.note)] if made.note else []), verdict(made))
 
 
 def status(rows: Sequence[tuple[str, str]], made: Report) -> RenderableType:

@@ -162,8 +162,7 @@ def _deactivate(node: Node, daemon: Daemon) -> None:
     if change.files:
         configuration.checked(change)
     activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
-    activated = activation.run(daemon, change, lambda: None)
-    node.say(f"containerd restarted in {activated.seconds:.2f} s without {', '.join(change.gone)}")
+    activation.run(daemon, change, lambda: None)
 
 
 def _remove(node: Node, state: State) -> tuple[Finding, ...]:

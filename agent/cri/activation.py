@@ -125,13 +125,14 @@ class Activation:
                 self._apply(file, old=file.before, new=file.after)
             begin = time.monotonic()
             if entry.phase is not Phase.VERIFYING or not self._serves(entry):
-                self._say("restarting the container runtime")
+                self._say("restarting containerd")
                 entry = self._journal.advance(entry, Phase.RESTARTING)
                 begin = time.monotonic()
                 restart(self._runner, entry.daemon, self._policy)
                 entry = self._journal.advance(entry, Phase.VERIFYING)
             status = wait_ready(self._root, self._runner, entry.daemon, self._policy.timeout)
             seconds = time.monotonic() - begin
+            self._say(f"containerd serves again after {seconds:.2f} s")
             pid = serving_pid(self._root, entry.daemon)
             missing = not_loaded(status.handlers, entry.handlers, entry.gone, entry.daemon)
             if missing:
