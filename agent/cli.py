@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,10 @@ from agent.settings import DEFAULT_PATH
 
 EXIT_CODES = {
     Reason.SETTINGS_INVALID: 2,
+    Reason.HANDLER_UNKNOWN: 2,
+    Reason.TUNABLE_UNKNOWN: 2,
+    Reason.TUNABLE_WRONG_TYPE: 2,
+    Reason.TUNABLE_WRONG_VALUE: 2,
     Reason.ROLLED_BACK: 3,
     Reason.ROLLBACK_FAILED: 4,
     Reason.ANOTHER_RUN: 5,
@@ -60,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe has gone (katanode check | head): no reason for a traceback at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception:  # noqa: BLE001 - a fault of katanode's own is told like any other, and never half-told
+        fault = KatanodeError(Reason.INTERNAL_ERROR, "katanode itself failed", evidence=traceback.format_exc(limit=-6))
+        return _failed(fault, as_json=options.json)
 
 
 def _failed(error: KatanodeError, *, as_json: bool) -> int:
@@ -130,12 +138,18 @@ def _apply(options: argparse.Namespace) -> int:
 
     if options.dry_run:
         return _plan(options)
+    _need_root()
     with _node(options) as node:
         if node.settings.state == "absent":
             made, _ = undo.uninstall(node)
         else:
             made = apply(node, Options(options.retry, options.reinstall, options.release_hold))
     return _tell(options, made)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise KatanodeError(Reason.NOT_ROOT, f"this changes the node, and user {os.geteuid()} may not")
 
 
 def _tell(options: argparse.Namespace, made: Report) -> int:
@@ -162,6 +176,7 @@ def _rollback(options: argparse.Namespace) -> int:
             target = undo.rollback_target(node)
             print(json.dumps({"release": target}) if options.json else f"would go back to release {target}")
             return 0
+        _need_root()
         made = undo.rollback(node)
     return _tell(options, made)
 
@@ -174,6 +189,7 @@ def _uninstall(options: argparse.Namespace) -> int:
             planned = undo.plan_uninstall(node)
             _print(options, planned, lambda show: show.plan(planned))
             return 0
+        _need_root()
         made, troubles = undo.uninstall(node)
     _print(options, made, lambda show: show.outcome(made, troubles))
     return 1 if troubles else 0

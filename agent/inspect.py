@@ -112,7 +112,7 @@ def _network(node: Node, daemon: Daemon) -> list[Finding]:
         try:
             status = client.status()
         except CRIError as error:
-            return [bad("the runtime is ready", Reason.RUNTIME_UNREACHABLE, str(error), capability=Capability.RUNTIME)]
+            return [from_error("the runtime is ready", error, Capability.RUNTIME)]
     folder = node.root("/etc/cni/net.d")
     names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
     files = f"/etc/cni/net.d: {', '.join(names) or 'nothing'}"

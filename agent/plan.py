@@ -33,9 +33,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps, in their order."""
+    """The steps, in their order.
+
+    Attributes:
+        steps: what is to be done.
+        note: what a person should know besides.
+    """
 
     steps: tuple[Step, ...]
+    note: str = ""
 
     @property
     def restarts(self) -> bool:
@@ -44,7 +50,7 @@ class Plan:
 
     def as_json(self) -> dict[str, object]:
         """The plan for machines."""
-        return {"steps": [step.as_json() for step in self.steps], "restarts": self.restarts}
+        return {"steps": [step.as_json() for step in self.steps], "restarts": self.restarts, "note": self.note}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Facts:
         not_loaded: what the running daemon has otherwise than wanted.
         unproved: handlers whose canary has to run.
         collectable: ids of releases that nothing uses and nobody keeps.
+        hindered: nothing is installed and no wanted handler can be ready: apply prepares the node and stops.
         interrupted: a change that a crash interrupted is to be finished first.
     """
 
@@ -73,12 +80,16 @@ class Facts:
     not_loaded: Sequence[str]
     unproved: Sequence[str]
     collectable: Sequence[str] = ()
+    hindered: bool = False
     interrupted: bool = False
 
 
 def make(facts: Facts) -> Plan:
     """The plan for what was found; no steps when the node is as wanted."""
     steps = [*_first(facts), *_host(facts.host)]
+    if facts.hindered:
+        note = "this node can run none of the wanted handlers: nothing is installed before `katanode check` finds one"
+        return Plan(tuple(steps), note)
     if facts.archives:
         steps.append(Step(f"install release {facts.release} from {', '.join(facts.archives)}", Disturbs.NOTHING))
     steps += [

@@ -59,7 +59,8 @@ def apply(node: Node, options: Options) -> Report:
         if options.leave_hold:
             node.remember(replace(node.remembered(), held=""))
         seen = survey(node, reinstall=options.reinstall)
-        if not make(seen.facts).steps:
+        planned = make(seen.facts)
+        if not planned.steps and not planned.note:
             made = report(node, seen.release, seen.proofs, seen.findings)
             return replace(made, note="nothing to do: this node is as the settings want it")
         return _carry_out(node, seen, options)
@@ -80,7 +81,7 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
     proofs = Proofs(node, seen.daemon, install.subjects(seen.daemon, release, rendered))
     proofs.recall(state)
     try:
-        activated = _activate(node, seen, state, proofs, able, options)
+        state, activated = _activate(node, seen, state, proofs, able, options)
     except KatanodeError:
         install.switch_back(node, release, before)
         raise
@@ -93,7 +94,7 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
 
 def _activate(
     node: Node, seen: Survey, state: State, proofs: Proofs, able: Sequence[str], options: Options
-) -> Activated | None:
+) -> tuple[State, Activated | None]:
     """Configures the runtime where that is to be done, and proves what is not proved."""
     told = [subject.handler for subject in proofs.subjects]
     proved = tuple(state.proofs)
@@ -102,8 +103,10 @@ def _activate(
     if not change.files and not loaded_otherwise(node, seen.daemon, told, change):
         proofs.make(proofs.missing(able))
         proofs.verdict(proved)
-        return None
+        return state, None
     change = configuration.checked(change) if change.files else change
+    for file in change.files:
+        state = prepare.make_folder(node, state, file.path.rpartition("/")[0])
     digest = digest_of(change)
     _cool_down(node, state, digest, options)
 
@@ -113,7 +116,7 @@ def _activate(
 
     activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
     try:
-        return activation.run(seen.daemon, change, prove)
+        return state, activation.run(seen.daemon, change, prove)
     except KatanodeError as error:
         if error.reason in {Reason.ROLLED_BACK, Reason.ROLLBACK_FAILED}:
             node.remember(replace(state, failure=Failure(digest, time.time(), str(error.reason), error.message)))

@@ -103,7 +103,7 @@ def status(rows: Sequence[tuple[str, str]], made: Report) -> RenderableType:
 
 def plan(made: Plan) -> RenderableType:
     """A plan: each step, what it disturbs, and its diff."""
-    if not made.steps:
+    if not made.steps and not made.note:
         return Text("Nothing to do: this node is as the settings want it.")
     parts: list[RenderableType] = []
     for number, step in enumerate(made.steps, 1):
@@ -111,7 +111,7 @@ def plan(made: Plan) -> RenderableType:
         parts.append(Text.assemble(f"{number}. {step.title}  ", (f"disturbs: {step.disturbs}", style)))
         if step.diff:
             parts.append(Syntax(step.diff, "diff", background_color="default", word_wrap=True))
-    return Group(*parts)
+    return Group(*parts, *([Text(made.note)] if made.note else []))
 
 
 def error(failure: KatanodeError) -> RenderableType:

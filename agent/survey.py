@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agent import install, prepare
 from agent.cri.activation import Change
-from agent.cri.client import Client, CRIError, unreachable
+from agent.cri.client import Client
 from agent.cri.configuration import Configuration
 from agent.cri.daemon import Daemon, find
 from agent.cri.handler import Handler
@@ -81,6 +81,7 @@ def survey(node: Node, *, reinstall: bool = False) -> Survey:
         not_loaded=() if change.files else loaded_otherwise(node, daemon, told, change),
         unproved=proofs.missing(able) if release else able,
         collectable=[r.id for r in install.collectable(node, state, release.id)] if release else (),
+        hindered=not able and not state.release,
         interrupted=node.journal.read() is not None,
     )
     return Survey(state, daemon, wanted, release, rendered, proofs, findings, facts)
@@ -106,7 +107,4 @@ def loaded_otherwise(node: Node, daemon: Daemon, told: Sequence[Handler], change
         KatanodeError: `RUNTIME_UNREACHABLE`, `CRI_DISABLED`.
     """
     with Client(node.root(daemon.socket)) as client:
-        try:
-            return not_loaded(client.status().handlers, told, change.gone, daemon)
-        except CRIError as error:
-            raise unreachable(daemon.socket, error) from error
+        return not_loaded(client.status().handlers, told, change.gone, daemon)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from agent import prepare
 from agent.cri.activation import Activation, Change
-from agent.cri.client import Client, CRIError, unreachable
+from agent.cri.client import Client
 from agent.cri.configuration import Configuration
 from agent.cri.daemon import Daemon, find
 from agent.errors import KatanodeError
@@ -116,14 +116,11 @@ def running_sandboxes(node: Node, daemon: Daemon) -> list[str]:
         KatanodeError: `RUNTIME_UNREACHABLE`, `CRI_DISABLED`.
     """
     with Client(node.root(daemon.socket)) as client:
-        try:
-            return sorted(
-                f"{s.namespace}/{s.name} ({s.handler})"
-                for s in client.sandboxes()
-                if s.ready and s.handler in handlers.HANDLERS and canary.LABEL not in s.labels
-            )
-        except CRIError as error:
-            raise unreachable(daemon.socket, error) from error
+        return sorted(
+            f"{s.namespace}/{s.name} ({s.handler})"
+            for s in client.sandboxes()
+            if s.ready and s.handler in handlers.HANDLERS and canary.LABEL not in s.labels
+        )
 
 
 def _is_installed(node: Node, state: State) -> bool:

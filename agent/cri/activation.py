@@ -223,13 +223,8 @@ class Activation:
 
     def _containers(self, daemon: Daemon) -> Mapping[str, str]:
         with Client(self._root(daemon.socket)) as client:
-            try:
-                sandboxes = {s.id: f"{s.namespace}/{s.name}" for s in client.sandboxes() if s.ready}
-                return {**client.running_containers(), **sandboxes}
-            except CRIError as error:
-                raise KatanodeError(
-                    Reason.RUNTIME_UNREACHABLE, "the runtime does not list its containers", evidence=str(error)
-                ) from error
+            sandboxes = {s.id: f"{s.namespace}/{s.name}" for s in client.sandboxes() if s.ready}
+            return {**client.running_containers(), **sandboxes}
 
     def _lost(self, entry: Entry) -> Mapping[str, str]:
         now = self._containers(entry.daemon)

@@ -55,17 +55,20 @@ class Sandbox:
     labels: Mapping[str, str]
 
 
-class CRIError(Exception):
+class CRIError(KatanodeError):
     """A call that the runtime refused or did not answer.
 
     Attributes:
-        code: gRPC's status code, `UNAVAILABLE` and so on.
         details: the runtime's own words.
     """
 
-    def __init__(self, call: str, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(f"{call}: {code.name}: {details}")
-        self.code = code
+    def __init__(self, socket: Path, call: str, code: grpc.StatusCode, details: str) -> None:
+        served = code is not grpc.StatusCode.UNIMPLEMENTED
+        super().__init__(
+            Reason.RUNTIME_UNREACHABLE if served else Reason.CRI_DISABLED,
+            f"the runtime behind {socket} " + ("does not answer" if served else "answers, but does not serve CRI"),
+            evidence=f"{call}: {code.name}: {details}",
+        )
         self.details = details
 
 
@@ -187,18 +190,7 @@ class Client:
         try:
             return call(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise CRIError(method, error.code(), error.details() or "") from error
-
-
-def unreachable(socket: str, error: CRIError) -> KatanodeError:
-    """What a failed question amounts to for people."""
-    if error.code is grpc.StatusCode.UNIMPLEMENTED:
-        return KatanodeError(
-            Reason.CRI_DISABLED, f"the daemon behind {socket} answers, but does not serve CRI", evidence=str(error)
-        )
-    return KatanodeError(
-        Reason.RUNTIME_UNREACHABLE, f"the runtime behind {socket} does not answer", evidence=str(error)
-    )
+            raise CRIError(self._socket, method, error.code(), error.details() or "") from error
 
 
 def _handlers(config: str) -> dict[str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from agent.cri.client import Client, CRIError, unreachable
+from agent.cri.client import Client
 from agent.errors import KatanodeError
 from agent.host.files import read_bounded
 from agent.host.root import HostRoot
@@ -122,10 +122,7 @@ def _ask(path: str, mapped: Path, proc: Path) -> Daemon:
             Reason.RUNTIME_UNREACHABLE, f"nobody listens on {path}", evidence=str(error.strerror or error)
         ) from error
     with Client(mapped) as client:
-        try:
-            version = client.version()
-        except CRIError as error:
-            raise unreachable(path, error) from error
+        version = client.version()
     if version.name != "containerd":
         raise KatanodeError(Reason.RUNTIME_UNSUPPORTED, f"{path} is served by {version.name} {version.version}")
     if generation(version.version) < _FIRST_SERVED:

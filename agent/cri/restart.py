@@ -72,7 +72,7 @@ def wait_ready(root: HostRoot, runner: Runner, daemon: Daemon, timeout: float) -
             try:
                 status = client.status(timeout=max(0.1, min(5.0, deadline - time.monotonic())))
             except CRIError as error:
-                last = str(error)
+                last = error.evidence
             else:
                 if status.ready:
                     return status

@@ -14,7 +14,8 @@ from agent.kata.releases import HOME
 from agent.reasons import Reason
 from agent.report import Finding, bad
 
-_OURS = (f"{HOME}/", f"{PREFIX}/bin/", "katanode/")
+_OURS = (f"{HOME}/", "katanode/")
+"""Where our links lead, and nobody else's: the article's own lead to /opt/kata/bin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Link:
 def wanted(root: HostRoot, release_path: str, handlers: Sequence[ResolvedHandler]) -> tuple[Link, ...]:
     """The links for a release."""
     programs = [
-        Link(f"/usr/local/bin/{name}", f"{PREFIX}/bin/{name}")
+        Link(f"/usr/local/bin/{name}", f"{release_path}/bin/{name}")
         for name in ("kata-runtime", "containerd-shim-kata-v2")
         if root(f"{release_path}/bin/{name}").is_file()
     ]
