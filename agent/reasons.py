@@ -115,7 +115,6 @@ class Reason(StrEnum):
     EDIT_WITHOUT_EFFECT = "RuntimeConfigEditWithoutEffect"
     EDIT_DISTURBS_OTHERS = "RuntimeConfigEditDisturbsOthers"
     HANDLER_FOREIGN = "HandlerInForeignHands"
-    SHIM_NOT_ON_PATH = "ShimNotOnPath"
     # activation
     RESTART_UNKNOWN = "RestartUnknown"
     RESTART_FAILED = "RestartFailed"
@@ -456,10 +455,6 @@ CATALOGUE: dict[Reason, Entry] = {
     _R.HANDLER_FOREIGN: _e(
         "a handler of this name is already configured by somebody else",
         "Remove that table from the file that the message names (or uninstall what wrote it), then run katanode again.",
-    ),
-    _R.SHIM_NOT_ON_PATH: _e(
-        "containerd 1.6 finds shims on its PATH only, and the folder of the link is not on it",
-        "Add /usr/local/bin to the PATH of the containerd unit.",
     ),
     _R.RESTART_UNKNOWN: _e(
         "it is not known how to restart this container runtime",

@@ -1,4 +1,4 @@
-"""Real configurations through real daemons: an edit takes effect, brings nothing else, and is taken back byte for byte."""
+"""Real configurations through real daemons: an edit takes effect, brings nothing else, and goes byte for byte."""
 
 import collections
 import os

@@ -157,7 +157,10 @@ def test_the_lock_is_for_one(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    code = f"import sys, time; from pathlib import Path; from agent.host.lock import held\nwith held(Path({str(path)!r})):\n print('held', flush=True); time.sleep(60)"
+    code = (
+        "import time\nfrom pathlib import Path\nfrom agent.host.lock import held\n"
+        f"with held(Path({str(path)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdout.readline() == b"held\n"
