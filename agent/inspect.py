@@ -1,19 +1,20 @@
 """Looking without touching: `check` and `status`."""
 
+import time
 from dataclasses import dataclass
 
 from agent import install, prepare
 from agent.cri.client import Client, CRIError
 from agent.cri.configuration import Configuration
 from agent.cri.daemon import Daemon, find
-from agent.errors import KatanodeError
-from agent.host import modules
+from agent.errors import KatanodeError, bounded
+from agent.host import modules, systemd
 from agent.kata import links, releases, render
 from agent.kata.releases import Release
 from agent.node import Node
 from agent.probes import probe_all
 from agent.proofs import Proofs
-from agent.reasons import Reason
+from agent.reasons import Reason, Severity
 from agent.reconcile import SPACE_NEEDED, report
 from agent.report import Capability, Finding, Report, bad, concerning, from_error, ok
 from agent.report import State as Verdict
@@ -103,7 +104,22 @@ def _runtime(node: Node) -> tuple[Daemon | None, list[Finding]]:
         node.policy.check(daemon)
     except KatanodeError as error:
         findings.append(from_error("it is known how to restart it", error, Capability.RUNTIME))
-    return daemon, [*findings, *_network(node, daemon)]
+    return daemon, [*findings, *_network(node, daemon), *_log(node, daemon)]
+
+
+def _log(node: Node, daemon: Daemon) -> list[Finding]:
+    """The article's `journalctl -u containerd | grep kata`: what the runtime complained of in the last hour."""
+    if not daemon.unit:
+        return []
+    try:
+        lines = systemd.log_lines(node.runner, daemon.unit, time.time() - 3600, count=2000).splitlines()
+    except KatanodeError as error:
+        return [from_error("the runtime's log", error)]
+    told = [line for line in lines if "kata" in line and ("level=error" in line or "level=fatal" in line)]
+    check_name = "the runtime complains of Kata in its log"
+    if not told:
+        return [ok("the runtime does not complain of Kata in its log", "last hour")]
+    return [Finding(check_name, Severity.INFO, bounded("\n".join(told[-3:])))]
 
 
 def _network(node: Node, daemon: Daemon) -> list[Finding]:

@@ -20,7 +20,7 @@ from agent.reconcile import Options, apply, finish_interrupted
 from agent.report import Finding, Report
 from agent.report import State as Verdict
 from agent.sandboxes import canary
-from agent.state import FOLDER, LOCK, State
+from agent.state import FOLDER, LOCK, STATE, State
 
 _OWN = (releases.HOME, render.FOLDER, FOLDER)
 
@@ -71,7 +71,6 @@ def uninstall(node: Node) -> tuple[Report, tuple[Finding, ...]]:
             _refuse_running(node, daemon)
             _deactivate(node, daemon)
             troubles = _remove(node, state)
-    _tidy(node)
     return Report((), (), Verdict.ABSENT), troubles
 
 
@@ -170,12 +169,8 @@ def _remove(node: Node, state: State) -> tuple[Finding, ...]:
     for folder in state.folders:
         files.remove_empty(node.root(folder))
     for path in node.root(FOLDER).iterdir():
-        if path != node.root(LOCK):
+        if path not in {node.root(LOCK), node.root(STATE)}:
             path.unlink()
+    files.remove(node.root(STATE))  # last: until then a killed run is gone on with
     node.say("files, links, modules and sysctls are as before")
     return troubles
-
-
-def _tidy(node: Node) -> None:
-    """Removes the folder of the memory, which the lock needed until now."""
-    files.remove_empty(node.root(FOLDER))

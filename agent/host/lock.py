@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import KatanodeError
-from agent.host.files import make_folder
+from agent.host.files import make_folder, remove_empty
 from agent.reasons import Reason
 
 
@@ -15,14 +15,18 @@ from agent.reasons import Reason
 def held(path: Path) -> Iterator[None]:
     """Holds the node's lock; the kernel releases it when the process ends, however that is.
 
-    The file is removed on release, so that an uninstalled node keeps nothing.
+    The file is removed on release, and its folder when nothing else is in it: a node on which nothing was done keeps
+    nothing.
 
     Raises:
         KatanodeError: `ANOTHER_RUN`, naming the process that holds it.
     """
-    make_folder(path.parent, 0o700)
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_folder(path.parent, 0o700)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # the holder removed the folder just now
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,6 +45,8 @@ def held(path: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+        with contextlib.suppress(KatanodeError):
+            remove_empty(path.parent)
         os.close(fd)
 
 

@@ -195,6 +195,9 @@ def findings(handler: ResolvedHandler, rendered: Mapping[str, bytes]) -> tuple[F
             made.append(bad(check, Reason.VIRTIOFS_NOT_USED, f'shared_fs = "{shared}"', handlers=(handler.name,)))
         else:
             made.append(ok(check, f'shared_fs = "{shared}"'))
+    if "reclaim_guest_freed_memory" in table:
+        balloon = "on" if table["reclaim_guest_freed_memory"] else "off"
+        made.append(ok("memory balloon", f"reclaim_guest_freed_memory is {balloon} for {handler.name}"))
     if Capability.VHOST_NET in handler.kind.needs:
         check = "the network goes through vhost-net"
         if table.get("disable_vhost_net"):

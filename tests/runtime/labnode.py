@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.cri.client import Client
 from agent.sandboxes import processes
 from hack.lab import packages
@@ -22,7 +24,8 @@ from hack.standin.archive import Archive
 
 KATANODE = Path(sys.executable).with_name("katanode")
 SETTINGS = "/etc/katanode/katanode.toml"
-WATCHED = ("/etc", "/opt", "/usr/local/bin", "/usr/local/sbin", "/var/lib/katanode")
+WATCHED = ("/etc", "/opt/kata", "/opt/katanode", "/usr/local/bin", "/usr/local/sbin", "/var/lib/katanode")
+"""Folders that are looked at whole; of /opt, which may hold anything, the names."""
 GENERATIONS = ("1.6", "1.7", "2.1")
 
 
@@ -84,7 +87,9 @@ class LabNode:
 
     def snapshot(self) -> dict[str, tuple[object, ...]]:
         """Everything below the watched folders: kind, mode, owner and content."""
-        found: dict[str, tuple[object, ...]] = {}
+        found: dict[str, tuple[object, ...]] = {
+            f"/opt/{path.name}": _image(path) for path in self.lab.path("/opt").iterdir()
+        }
         for top in WATCHED:
             base = self.lab.path(top)
             for folder, _, names in os.walk(base):
@@ -146,6 +151,8 @@ def _image(path: Path) -> tuple[object, ...]:
 @contextlib.contextmanager
 def lab_node(generation: str, archives: Mapping[str, Archive], **options: Any) -> Iterator[LabNode]:
     """A node with a containerd of this generation."""
+    if not Path("/dev/kvm").exists():
+        pytest.skip(reason="there is no /dev/kvm: the stand-in's hypervisor holds a real virtual machine")
     extra = extra_daemons().get(generation)
     if extra is not None:
         base = packages.binaries("2.1")
