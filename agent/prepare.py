@@ -10,7 +10,9 @@ from agent.host.modules import ModuleFacts
 from agent.host.sysctl import Sysctls
 from agent.node import Node
 from agent.report import Finding, from_error, ok
-from agent.state import State
+from agent.state import STATE, State
+
+CONFIGURATIONS = "/etc/kata-containers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,24 @@ def make_folder(node: Node, state: State, path: str) -> State:
     return state
 
 
+def sweep(node: Node, config_path: str) -> None:
+    """Removes the temporary files of killed runs, wherever katanode writes.
+
+    Args:
+        node: the node, whose lock the caller holds.
+        config_path: the runtime's configuration file: candidates for a check stood beside it.
+
+    Raises:
+        KatanodeError: `FILE_WRITE_FAILED`.
+    """
+    own = (modules.LOAD_FILE, sysctl.SYSCTL_FILE, STATE, config_path, "/usr/local/bin/x", "/opt/x")
+    for path in own:
+        files.sweep(node.root(path).parent)
+    configurations = node.root(CONFIGURATIONS)
+    for folder in (configurations, *configurations.glob("katanode/*"), *configurations.glob("katanode/*/.*")):
+        files.sweep(folder)
+
+
 def undo(node: Node, state: State) -> tuple[Finding, ...]:
     """Takes back what `perform` did: files, sysctl values, and modules that nobody uses now.
 
@@ -141,6 +161,17 @@ def undo(node: Node, state: State) -> tuple[Finding, ...]:
         # In use by somebody else meanwhile: then it is not ours to take away.
         node.runner.run(("modprobe", "--remove", name), timeout=30, check=False)
     return tuple(from_error("sysctls are as before", error) for error in failures)
+
+
+def take_back(node: Node, state: State) -> None:
+    """Leaves a node that had nothing of katanode's as it was, when its first release cannot be had or used.
+
+    What is unpacked already stays: only the wish has to be mended, and the next run need not fetch it again.
+    """
+    undo(node, state)
+    for folder in state.folders:
+        files.remove_empty(node.root(folder))
+    files.remove(node.root(STATE))
 
 
 def findings_on_modules(facts: ModuleFacts) -> tuple[Finding, ...]:

@@ -59,6 +59,7 @@ def apply(node: Node, options: Options) -> Report:
         if options.leave_hold:
             node.remember(replace(node.remembered(), held=""))
         seen = survey(node, reinstall=options.reinstall)
+        prepare.sweep(node, seen.daemon.config_path)
         planned = make(seen.facts)
         if not planned.steps and not planned.note:
             made = report(node, seen.release, seen.proofs, seen.findings)
@@ -67,16 +68,24 @@ def apply(node: Node, options: Options) -> Report:
 
 
 def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
+    if seen.facts.change.files:
+        # A configuration that containerd itself refuses is told of before anything is fetched, written or raised.
+        Configuration(node.root, node.runner, seen.daemon).checked(seen.facts.change)
     state, troubles = prepare.perform(node, seen.facts.host, seen.state)
     findings = (*troubles, *probe_all(node.root, node.runner, space_needed=0 if seen.release else SPACE_NEEDED))
     able = able_handlers(node, findings)
     if not able and not state.release:
         made = report(node, None, seen.proofs, findings)
         return replace(made, note="nothing was installed: this node can run none of the wanted handlers")
-    release = seen.release or releases.install(node.root, node.settings.kata, seen.wanted, node.progress)
-    if seen.release is None:
-        node.say(f"release {release.id} unpacked and verified")
-    rendered = seen.rendered or install.rendered(node, release)
+    try:
+        release = seen.release or releases.install(node.root, node.settings.kata, seen.wanted, node.progress)
+        if seen.release is None:
+            node.say(f"release {release.id} unpacked and verified")
+        rendered = seen.rendered or install.rendered(node, release)
+    except KatanodeError:
+        if seen.state == State():
+            prepare.take_back(node, state)
+        raise
     state, before = install.install_configurations(node, state, release, rendered)
     proofs = Proofs(node, seen.daemon, install.subjects(seen.daemon, release, rendered))
     proofs.recall(state)
@@ -126,13 +135,23 @@ def _activate(
 def finish_interrupted(node: Node) -> None:
     """Finishes or undoes a change that a crash left in the middle.
 
+    An undone one is remembered as a failure, so that it is not tried again at once.
+
     Raises:
-        KatanodeError: what `Activation.resume` raises.
+        KatanodeError: `ROLLBACK_FAILED`, `JOURNAL_DAMAGED`.
     """
     entry = node.journal.read()
-    if entry is not None:
-        activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+    if entry is None:
+        return
+    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+    try:
         activation.resume(lambda: _prove_resumed(node, entry))
+    except KatanodeError as error:
+        if error.reason is not Reason.ROLLED_BACK:
+            raise
+        digest = digest_of(Change(entry.files, entry.handlers, entry.gone))
+        failure = Failure(digest, time.time(), str(error.reason), error.message)
+        node.remember(replace(node.remembered(), failure=failure))
 
 
 def _prove_resumed(node: Node, entry: Entry) -> None:

@@ -69,6 +69,7 @@ def uninstall(node: Node) -> tuple[Report, tuple[Finding, ...]]:
             daemon = find(node.root, node.settings.runtime.socket)
             node.policy.check(daemon)
             _refuse_running(node, daemon)
+            prepare.sweep(node, daemon.config_path)
             _deactivate(node, daemon)
             troubles = _remove(node, state)
     return Report((), (), Verdict.ABSENT), troubles

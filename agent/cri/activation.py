@@ -154,7 +154,7 @@ class Activation:
             KatanodeError: always; `ROLLED_BACK` or `ROLLBACK_FAILED`.
         """
         self._say(f"undoing the change: {cause.message}")
-        entry = self._journal.advance(entry, Phase.UNDOING, cause)
+        entry = self._note(entry, Phase.UNDOING, cause)
         foreign = []
         for file in reversed(entry.files):
             try:
@@ -164,7 +164,7 @@ class Activation:
                     raise self._stuck(entry, cause, error) from cause
                 foreign.append(file.path)  # somebody else's newer content: not ours to overwrite
         if entry.restarted:
-            entry = self._journal.advance(entry, Phase.UNDO_RESTARTING)
+            entry = self._note(entry, Phase.UNDO_RESTARTING, cause)
             try:
                 restart(self._runner, entry.daemon, self._policy)
                 wait_ready(self._root, self._runner, entry.daemon, self._policy.timeout)
@@ -180,6 +180,14 @@ class Activation:
             evidence=f"cause: {cause.reason}\n{cause.evidence}".strip(),
             remedy=cause.remedy,
         ) from cause
+
+    def _note(self, entry: Entry, phase: Phase, cause: KatanodeError) -> Entry:
+        """Advances the journal if that can be done: a full disk, perhaps the cause, must not keep old bytes out."""
+        try:
+            return self._journal.advance(entry, phase, cause)
+        except KatanodeError as error:
+            self._say(f"the journal cannot be written ({error.message}); going on without it")
+            return entry
 
     def _stuck(self, entry: Entry, cause: KatanodeError, error: KatanodeError) -> KatanodeError:
         return KatanodeError(
@@ -209,8 +217,7 @@ class Activation:
     def _sweep(self, entry: Entry) -> None:
         """Removes the temporary files that the crash left beside the entry's files."""
         for file in entry.files:
-            for temp in files.stale_temps(self._root(file.path).parent):
-                files.remove(temp)
+            files.sweep(self._root(file.path).parent)
 
     def _serves(self, entry: Entry) -> bool:
         """Whether the daemon already runs with the change, so that resuming needs no second restart."""

@@ -156,6 +156,7 @@ class Configuration:
             raise KatanodeError(
                 Reason.CONFIG_SCHEMA_OLD,
                 f"{self._path} has no version line, so containerd {self._daemon.version} reads it as schema 1",
+                evidence="there is no `version = 2` before the first table",
             )
         if handlers and said.version is not None and said.version > 2:
             raise KatanodeError(
@@ -263,7 +264,14 @@ class Configuration:
             yield from sorted(str(path.parent / found.name) for found in mapped.glob(path.name))
 
     def _generated(self, instead: str) -> KatanodeError:
-        return KatanodeError(Reason.CONFIG_GENERATED, f"{self._path} is written by another program", remedy=instead)
+        lines = files.read_bounded(self._root(self._path)).decode("utf-8", "replace").splitlines()
+        said = [line.strip() for line in lines[:10] if line.lstrip().startswith("#")]
+        evidence = (
+            "its first lines: " + " ".join(said)[:300] if said else f"it stands in {PurePosixPath(self._path).parent}"
+        )
+        return KatanodeError(
+            Reason.CONFIG_GENERATED, f"{self._path} is written by another program", evidence=evidence, remedy=instead
+        )
 
 
 def _declared(file: FileChange) -> set[str]:

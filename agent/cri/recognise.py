@@ -137,9 +137,10 @@ def _schema(tree: dict[str, Any], path: str) -> int | None:
     if type(version) is not int or version < 1:
         raise KatanodeError(Reason.CONFIG_INVALID, f"{path} has version = {version!r}, which is no schema")
     if version == 1:
-        raise KatanodeError(Reason.CONFIG_SCHEMA_OLD, f"{path} has schema 1")
+        raise KatanodeError(Reason.CONFIG_SCHEMA_OLD, f"{path} has schema 1", evidence="version = 1")
     if version not in SCHEMAS:
-        raise KatanodeError(Reason.CONFIG_SCHEMA_UNKNOWN, f"{path} has schema {version}")
+        known = f"version = {version}; known are {', '.join(map(str, SCHEMAS))}"
+        raise KatanodeError(Reason.CONFIG_SCHEMA_UNKNOWN, f"{path} has schema {version}", evidence=known)
     return version
 
 

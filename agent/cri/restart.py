@@ -38,6 +38,7 @@ class RestartPolicy:
             raise KatanodeError(
                 Reason.RESTART_UNKNOWN,
                 f"process {daemon.pid} ({daemon.exe}) is in no systemd unit, and runtime.restart_command is not set",
+                evidence=f"containerd {daemon.version} behind {daemon.socket}",
             )
 
 

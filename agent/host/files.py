@@ -3,9 +3,9 @@
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import KatanodeError
@@ -30,7 +30,8 @@ def read_bounded(path: Path, limit: int = READ_LIMIT) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise KatanodeError(Reason.FILE_READ_FAILED, f"{path} is not a regular file")
+                mode = stat.filemode(os.fstat(fd).st_mode)
+                raise KatanodeError(Reason.FILE_READ_FAILED, f"{path} is not a regular file", evidence=mode)
             data = file.read(limit + 1)
     except FileNotFoundError:
         raise
@@ -173,10 +174,21 @@ def remove_empty(folder: Path) -> bool:
     return True
 
 
-def stale_temps(folder: Path) -> Iterator[Path]:
-    """Temporary files that a killed run left in a folder."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        yield from (path for path in folder.iterdir() if path.name.startswith(TEMP_PREFIX))
+def sweep(folder: Path) -> None:
+    """Removes the temporary files and folders that a killed run left in a folder; the caller holds the node's lock.
+
+    Raises:
+        KatanodeError: `FILE_WRITE_FAILED`.
+    """
+    try:
+        left = [path for path in folder.iterdir() if path.name.startswith(TEMP_PREFIX)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            remove(path)
 
 
 def _why(error: OSError) -> str:

@@ -14,8 +14,16 @@ import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from agent.errors import KatanodeError
+from agent.reasons import Reason
+
 _CHUNK = 1 << 20
 _BUFFERS = 8
+_MAX_WINDOW = 1 << 27
+"""Bytes of memory that a frame may ask for: what `zstd -d` accepts without being told to take more."""
+
+MAX_HEADER = 1 << 20
+"""Bytes between two contents. tarfile reads all of them into memory: long names, extended headers, maps of holes."""
 
 
 class Pipe:
@@ -27,11 +35,14 @@ class Pipe:
         tell: told of the compressed bytes read so far.
 
     Attributes:
-        error: what went wrong with reading or decompressing, if anything did.
+        error: what went wrong with decompressing, if anything did.
+        last: what `read` gave last; at the end of a whole archive a block of zeros.
     """
 
     def __init__(self, archive: BinaryIO, name: str, tell: Callable[[int], None]) -> None:
         self.error: Exception | None = None
+        self.last = b""
+        self._header = 0
         self._tap = _Tap(archive, tell)
         self._name = name
         self._free: queue.Queue[bytearray | None] = queue.Queue()
@@ -43,6 +54,11 @@ class Pipe:
         self._over = False
         self._thread = threading.Thread(target=self._expand, daemon=True)
         self._thread.start()
+
+    @property
+    def broken(self) -> OSError | None:
+        """What kept the archive from being read, if anything did."""
+        return self._tap.broken
 
     def tell(self) -> int:
         """How many plain bytes went by."""
@@ -61,14 +77,26 @@ class Pipe:
         return self._position
 
     def read(self, size: int) -> bytes:
-        """So many bytes; fewer only at the end."""
+        """So many bytes; fewer only at the end.
+
+        Raises:
+            KatanodeError: `RELEASE_UNSAFE` beyond `MAX_HEADER` bytes since `begin`.
+        """
+        self._header += size
+        if self._header > MAX_HEADER:
+            raise KatanodeError(Reason.RELEASE_UNSAFE, f"a member's headers have more than {MAX_HEADER} bytes")
         parts = []
         while size > 0 and self._fill():
             part = bytes(memoryview(self._buffer)[self._at : min(self._end, self._at + size)])
             self._step(len(part))
             size -= len(part)
             parts.append(part)
-        return b"".join(parts)
+        self.last = b"".join(parts)
+        return self.last
+
+    def begin(self) -> None:
+        """Says that what is read from here on counts anew."""
+        self._header = 0
 
     def copy(self, fd: int, size: int) -> None:
         """Writes the next bytes to a file.
@@ -146,6 +174,7 @@ class _Tap:
         self._archive = archive
         self._tell = tell
         self._done = 0
+        self.broken: OSError | None = None
         self._hash = hashlib.sha256()
         self._cut = False
         self._chunks: queue.Queue[bytes | None] = queue.Queue(_BUFFERS)
@@ -153,10 +182,14 @@ class _Tap:
         self._thread.start()
 
     def read(self, size: int = _CHUNK) -> bytes:
-        """The next compressed bytes."""
-        if self._cut:
+        """The next compressed bytes; none at the end and once a read failed, see `broken`."""
+        if self._cut or self.broken is not None:
             return b""
-        chunk = self._archive.read(max(size, _CHUNK)) or b""
+        try:
+            chunk = self._archive.read(max(size, _CHUNK)) or b""
+        except OSError as error:
+            self.broken = error
+            return b""
         if chunk:
             self._chunks.put(chunk)
             self._done += len(chunk)
@@ -187,7 +220,7 @@ def _reader(tap: _Tap, name: str) -> Any:
         return _Unxz(tap)
     import zstandard  # noqa: PLC0415 - only an installation needs it
 
-    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     source: Any = tap
     return decompressor.stream_reader(source, read_size=_CHUNK, read_across_frames=True)
 

@@ -148,6 +148,9 @@ def install(root: HostRoot, kata: Kata, wish: Wanted, progress: Progress) -> Rel
         _publish(staging, root(wish.path))
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(KatanodeError):  # a file system of its own may be mounted there
+            files.remove_empty(root(FOLDER))
+            files.remove_empty(root(HOME))
         raise
     for name, _ in wish.archives:
         source.discard(root, name)

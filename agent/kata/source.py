@@ -53,10 +53,11 @@ def open_archive(root: HostRoot, kata: Kata, name: str, tell: Tell) -> tuple[Bin
         path = root(source)
         if path.is_dir():
             path = root(f"{source.rstrip('/')}/{name}")
-        elif path.name != name:
+        elif path.name != name and path.exists():
             raise KatanodeError(
                 Reason.RELEASE_UNREACHABLE,
                 f"kata.source names {source}, but {name} is wanted",
+                evidence=f"{source} is no folder",
                 remedy="Set kata.source to the folder that holds the archives of the release.",
             )
     try:

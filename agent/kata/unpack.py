@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from agent.errors import KatanodeError
-from agent.kata.pipe import Pipe
+from agent.kata.pipe import MAX_HEADER, Pipe
 from agent.reasons import Reason
 
 PREFIX = "opt/kata"
 """Everything in a Kata archive is below this."""
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _MAX_MEMBERS = 200_000
 _MAX_NAME = 1024
-_MAX_HEADER = 1 << 20
-"""Bytes of an extended header, which tarfile reads into memory whole."""
+_END = bytes(512)
+"""The block that ends a tar (tar(5))."""
 
 _REFUSED_MODE = 0o7000
 
@@ -64,7 +64,7 @@ class _BoundedHeader(tarfile.TarInfo):
     """Refuses extended headers of more than a sane size."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if not self.isreg() and not self.isdir() and self.size > _MAX_HEADER:
+        if not self.isreg() and not self.isdir() and self.size > MAX_HEADER:
             raise _unsafe(self.name, f"has an extended header of {self.size} bytes")
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
@@ -85,7 +85,7 @@ def unpack(
 
     Raises:
         KatanodeError: `RELEASE_DIGEST_MISMATCH`, `RELEASE_TRUNCATED`, `RELEASE_UNSAFE`, `RELEASE_TOO_LARGE`,
-            `RELEASE_DISK_FULL`, `FILE_WRITE_FAILED`.
+            `RELEASE_UNREACHABLE` when the archive cannot be read, `RELEASE_DISK_FULL`, `FILE_WRITE_FAILED`.
     """
     pipe = Pipe(archive, name, tell)
     tree = _Tree(folder, budget, pipe)
@@ -96,17 +96,29 @@ def unpack(
             for member in tar:
                 _member(tree, tar, member)
                 tar.members.clear()  # type: ignore[attr-defined]  # no list of all that went by is needed
+                pipe.begin()
+        if pipe.last != _END:  # tarfile takes a damaged or missing header behind the first for the end
+            failure = KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} has no end mark")
     except KatanodeError as error:
         failure = error
+    except RecursionError:  # tarfile calls itself for each header before a member
+        failure = KatanodeError(Reason.RELEASE_UNSAFE, f"{name} has a member with headers without end")
     except (tarfile.TarError, EOFError, ValueError) as error:
         failure = KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} is not a whole archive", evidence=str(error))
     except OSError as error:
         failure = _write_failure(error, folder)
+    except BaseException:
+        pipe.abandon()
+        raise
     # A wrong digest says more than what came of it, unless the machine is at fault or reading on would take for ever.
     if failure is not None and failure.reason not in {Reason.RELEASE_TRUNCATED, Reason.RELEASE_UNSAFE}:
         pipe.abandon()
         raise failure
     digest = pipe.digest()
+    if pipe.broken is not None:
+        raise KatanodeError(
+            Reason.RELEASE_UNREACHABLE, f"{name} cannot be read", evidence=str(pipe.broken)
+        ) from pipe.broken
     if digest != sha256:
         raise KatanodeError(
             Reason.RELEASE_DIGEST_MISMATCH,
@@ -124,6 +136,8 @@ def _member(tree: _Tree, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     tree.members += 1
     if tree.members > _MAX_MEMBERS:
         raise KatanodeError(Reason.RELEASE_TOO_LARGE, f"the archive has more than {_MAX_MEMBERS} members")
+    if member.size < 0:
+        raise _unsafe(member.name, f"has {member.size} bytes")
     path = _relative(member.name)
     if path is None:
         if not member.isdir():
@@ -146,6 +160,8 @@ def _entry(tree: _Tree, tar: tarfile.TarFile, member: tarfile.TarInfo, path: str
     _make_folder(tree, parent)
     if member.isreg():
         tree.budget.take(member.size, member.name)
+    if target.is_dir() and not target.is_symlink():
+        raise _unsafe(member.name, "is a file in one place and a folder in another")
     if os.path.lexists(target):
         return  # the archives of a release overlap; the main one comes first and stays
     if member.issym():
@@ -158,9 +174,13 @@ def _entry(tree: _Tree, tar: tarfile.TarFile, member: tarfile.TarInfo, path: str
 
 
 def _linked(tree: _Tree, member: tarfile.TarInfo) -> Path:
-    """The file that a hard link is of: one that the archive brought before."""
+    """The file that a hard link is of: one that is there already, and no symbolic link.
+
+    The disk is asked, since an earlier archive may have brought the link: its second name would stand elsewhere, and
+    from there its target may lead out.
+    """
     source = _relative(member.linkname)
-    if source is None or any(part in tree.links for part in (*_ancestors(source), source)):
+    if source is None or any(os.path.islink(tree.folder / part) for part in (*_ancestors(source), source)):
         raise _unsafe(member.name, f"is a hard link to {member.linkname}")
     if not (tree.folder / source).is_file():
         raise _unsafe(member.name, f"is a hard link to {member.linkname}, which is not in the archive before it")
@@ -177,10 +197,17 @@ def _write(tree: _Tree, tar: tarfile.TarFile, member: tarfile.TarInfo, target: P
             return
         source = tar.extractfile(member)
         assert source is not None  # it is a regular file
+        tree.pipe.begin()
         while chunk := source.read(_CHUNK):
-            os.write(fd, chunk)
+            _write_all(fd, chunk)
+            tree.pipe.begin()
     finally:
         os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def _relative(name: str) -> str | None:
@@ -234,7 +261,8 @@ def _make_folder(tree: _Tree, path: str) -> None:
         return
     _make_folder(tree, posixpath.dirname(path))
     with contextlib.suppress(FileExistsError):
-        os.mkdir(tree.folder / path, 0o755)
+        os.mkdir(tree.folder / path)
+        os.chmod(tree.folder / path, 0o755)  # whatever the umask of the shell that katanode was called from
     if not (tree.folder / path).is_dir() or (tree.folder / path).is_symlink():
         raise _unsafe(path, "is a folder in one place and a file in another")
     tree.folders.add(path)
