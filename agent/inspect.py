@@ -171,30 +171,38 @@ def status(node: Node) -> Status:
     """What is installed, proved and running, with a look at KVM and the devices only.
 
     Raises:
-        KatanodeError: `RUNTIME_*` when the runtime does not answer, `RELEASE_UNPINNED`, `FILE_READ_FAILED`.
+        KatanodeError: `FILE_READ_FAILED` when its own memory cannot be read.
     """
     state = node.remembered()
     release = releases.find(node.root, state.release)
-    daemon = find(node.root, node.settings.runtime.socket)
-    rows = [("containerd", f"{daemon.version} ({daemon.config_path}, {daemon.unit or 'no systemd unit'})")]
+    findings = [*quick_probes(node)]
+    daemon: Daemon | None = None
+    try:
+        daemon = find(node.root, node.settings.runtime.socket)
+        rows = [("containerd", f"{daemon.version} ({daemon.config_path}, {daemon.unit or 'no systemd unit'})")]
+    except KatanodeError as error:
+        findings.append(from_error("a container runtime serves CRI", error, Capability.RUNTIME))
+        rows = [("containerd", f"{error.message}: {error.remedy}")]
+    if node.journal.read() is not None:
+        rows.append(("interrupted", "a change was left in the middle; the next `katanode apply` finishes it"))
     if release is None:
-        return Status(Report((), (), Verdict.ABSENT), (*rows, ("release", "none: run `katanode apply`")))
-    rendered, findings = _configurations(node, release)
-    proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered))
+        return Status(Report(tuple(findings), (), Verdict.ABSENT), (*rows, ("release", "none: run `katanode apply`")))
+    rendered, said = _configurations(node, release)
+    findings += said
+    proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered) if daemon else ())
     proofs.recall(state)
-    findings += [*_handlers(node, daemon, proofs), *quick_probes(node)]
     others = [r.id for r in releases.installed(node.root) if r.id != release.id]
-    running = running_sandboxes(node, daemon)
     rows += [
         ("release", f"{release.id}{' (held by `katanode rollback`)' if state.held else ''}"),
         ("kept releases", ", ".join(others) or "none"),
         *((name, _proof_words(proofs, name)) for name in node.settings.kata.handlers),
-        ("sandboxes", f"{len(running)} running" + "".join(f"\n{line}" for line in running)),
     ]
+    if daemon is not None:
+        findings += _handlers(node, daemon, proofs)
+        running = running_sandboxes(node, daemon)
+        rows.append(("sandboxes", "\n".join([f"{len(running)} running", *running])))
     if state.failure is not None:
         rows.append(("last failure", f"{state.failure.reason}: {state.failure.message}"))
-    if node.journal.read() is not None:
-        rows.append(("interrupted", "a change was left in the middle; the next `katanode apply` finishes it"))
     return Status(report(node, release, proofs, findings), tuple(rows))
 
 

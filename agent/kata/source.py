@@ -2,15 +2,16 @@
 
 import contextlib
 import errno
+import http.client
 import json
 import os
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from agent.errors import KatanodeError
 from agent.host import files
@@ -25,6 +26,9 @@ _CHUNK = 1 << 20
 _STALL = 30.0
 """Seconds without a byte after which a connection counts as broken."""
 _TRIES = 6
+"""Connections in a row that brought the download no further."""
+_PROGRESS = 1 << 20
+"""Bytes by which a download must have grown for the tries to count anew."""
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Tell = Callable[[int, int | None], None]
@@ -84,20 +88,26 @@ def _fetch(root: HostRoot, url: str, name: str, ca_file: str, tell: Tell) -> Pat
         return whole
     note = root(f"{DOWNLOADS}/{name}.part.json")
     opener = _opener(root, ca_file)
-    last = ""
-    for attempt in range(_TRIES):
+    last, best, attempt = "", 0, 0
+    while attempt < _TRIES:
         if attempt:
             time.sleep(min(2.0**attempt / 4, 10.0))
         try:
-            if _go_on(opener, url, part, note, tell):
-                part.rename(whole)
-                files.remove(note)
-                return whole
-            last = "the connection ended early"
-        except OSError as error:
+            done, last = _go_on(opener, url, part, note, tell), "the connection ended early"
+        except (OSError, http.client.HTTPException) as error:
+            done = False
             last, again = _judge(error, part)
             if not again:
                 break
+        if done:
+            with _disk(part):
+                part.rename(whole)
+            files.remove(note)
+            return whole
+        # Measured by what is kept: a server that cannot resume brings the same first bytes again and again.
+        have = _size(part)
+        attempt = 0 if have >= best + _PROGRESS else attempt + 1
+        best = max(best, have)
     proxies = ", ".join(sorted(urllib.request.getproxies())) or "none"
     raise KatanodeError(
         Reason.RELEASE_UNREACHABLE,
@@ -106,12 +116,8 @@ def _fetch(root: HostRoot, url: str, name: str, ca_file: str, tell: Tell) -> Pat
     )
 
 
-def _judge(error: OSError, part: Path) -> tuple[str, bool]:
-    """What a failed try amounts to for people, and whether another may succeed.
-
-    Raises:
-        KatanodeError: `RELEASE_DISK_FULL`, `FILE_WRITE_FAILED` when it is this machine's disk.
-    """
+def _judge(error: OSError | http.client.HTTPException, part: Path) -> tuple[str, bool]:
+    """What a failed connection amounts to for people, and whether another may do better."""
     match error:
         case urllib.error.HTTPError():
             if error.code == 416:  # the part does not fit the file any more
@@ -120,47 +126,74 @@ def _judge(error: OSError, part: Path) -> tuple[str, bool]:
         case urllib.error.URLError():
             final = isinstance(error.reason, ssl.SSLCertVerificationError) or "not https" in str(error.reason)
             return str(error.reason), not final
-        case TimeoutError() | ConnectionError() | ssl.SSLError():
-            return str(error), True
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    reason = Reason.RELEASE_DISK_FULL if full else Reason.FILE_WRITE_FAILED
-    raise KatanodeError(reason, f"{part} cannot be written", evidence=str(error.strerror)) from error
+    return f"{type(error).__name__}: {error}", True
 
 
 def _go_on(opener: Any, url: str, part: Path, note: Path, tell: Tell) -> bool:
-    """One connection; True when the part file is whole afterwards."""
-    have = part.stat().st_size if part.exists() else 0
+    """One connection; True when the part file is whole afterwards.
+
+    Raises:
+        OSError, http.client.HTTPException: the connection failed; what came is kept.
+        KatanodeError: `RELEASE_DISK_FULL`, `FILE_WRITE_FAILED`.
+    """
+    have, known = _size(part), _known(note)
+    if have and have == known.get("total"):
+        return True  # a run was killed between the last byte and the new name
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310 - https is checked
-    tag = _tag(note) if have else ""
-    if have and tag:
+    if have and known.get("tag"):
         # If-Range: a file that changed meanwhile comes whole instead of as a rest that does not fit (RFC 9110, 13.1.5).
         request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", tag)
+        request.add_header("If-Range", str(known["tag"]))
     with opener.open(request, timeout=_STALL) as answer:
         if answer.status != 206:
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else None
-        files.write_atomic(note, json.dumps({"tag": answer.headers.get("ETag") or ""}).encode())
-        with part.open("ab" if have else "wb") as out:
-            have = _copy(answer, out, have, total, tell)
+        with _disk(part):
+            out = part.open("ab" if have else "wb")
+        with out:
+            # Only now that the part is empty or fits: note and part belong together, whenever this is cut off.
+            files.write_atomic(note, json.dumps({"tag": _strong(answer.headers.get("ETag")), "total": total}).encode())
+            while chunk := answer.read(_CHUNK):
+                with _disk(part):
+                    out.write(chunk)
+                    out.flush()
+                have += len(chunk)
+                tell(have, total)
     return total is None or have == total
 
 
-def _copy(answer: IO[bytes], out: IO[bytes], have: int, total: int | None, tell: Tell) -> int:
-    with contextlib.suppress(TimeoutError, ConnectionError):  # what came is kept; the next try goes on behind it
-        while chunk := answer.read(_CHUNK):
-            out.write(chunk)
-            have += len(chunk)
-            tell(have, total)
-    out.flush()
-    return have
+def _strong(tag: str | None) -> str:
+    """The entity tag if it stands for the very bytes; a weak one must not be in If-Range (RFC 9110, 13.1.5)."""
+    return "" if tag is None or tag.startswith("W/") else tag
 
 
-def _tag(note: Path) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(files.read_if_there(note) or b"{}")["tag"])
-    return ""
+def _known(note: Path) -> dict[str, object]:
+    """What is known of the file that a part is of: its `tag`, and its size in bytes as `total`."""
+    with contextlib.suppress(ValueError):
+        known = json.loads(files.read_if_there(note) or b"{}")
+        if isinstance(known, dict):
+            return known
+    return {}
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Tells a failure of this machine's disk from one of the connection: another connection would not help it.
+
+    Raises:
+        KatanodeError: `RELEASE_DISK_FULL`, `FILE_WRITE_FAILED`.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        reason = Reason.RELEASE_DISK_FULL if full else Reason.FILE_WRITE_FAILED
+        raise KatanodeError(reason, f"{path} cannot be written", evidence=str(error.strerror)) from error
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):

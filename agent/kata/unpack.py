@@ -88,25 +88,8 @@ def unpack(
             `RELEASE_UNREACHABLE` when the archive cannot be read, `RELEASE_DISK_FULL`, `FILE_WRITE_FAILED`.
     """
     pipe = Pipe(archive, name, tell)
-    tree = _Tree(folder, budget, pipe)
-    failure: KatanodeError | None = None
     try:
-        # tarfile reads the headers; contents go from the pipe's buffers to the files without a copy.
-        with tarfile.open(fileobj=cast("BinaryIO", pipe), mode="r:", tarinfo=_BoundedHeader) as tar:
-            for member in tar:
-                _member(tree, tar, member)
-                tar.members.clear()  # type: ignore[attr-defined]  # no list of all that went by is needed
-                pipe.begin()
-        if pipe.last != _END:  # tarfile takes a damaged or missing header behind the first for the end
-            failure = KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} has no end mark")
-    except KatanodeError as error:
-        failure = error
-    except RecursionError:  # tarfile calls itself for each header before a member
-        failure = KatanodeError(Reason.RELEASE_UNSAFE, f"{name} has a member with headers without end")
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        failure = KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} is not a whole archive", evidence=str(error))
-    except OSError as error:
-        failure = _write_failure(error, folder)
+        failure = _members(_Tree(folder, budget, pipe), name)
     except BaseException:
         pipe.abandon()
         raise
@@ -130,6 +113,29 @@ def unpack(
         raise failure
     if pipe.error is not None:
         raise KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} cannot be decompressed", evidence=str(pipe.error))
+
+
+def _members(tree: _Tree, name: str) -> KatanodeError | None:
+    """Unpacks all members; gives what is wrong with the archive or the disk, if anything is."""
+    try:
+        # tarfile reads the headers; contents go from the pipe's buffers to the files without a copy.
+        with tarfile.open(fileobj=cast("BinaryIO", tree.pipe), mode="r:", tarinfo=_BoundedHeader) as tar:
+            for member in tar:
+                _member(tree, tar, member)
+                tar.members.clear()  # type: ignore[attr-defined]  # no list of all that went by is needed
+                tree.pipe.begin()
+    except KatanodeError as error:
+        return error
+    except RecursionError:  # tarfile calls itself for each header before a member
+        return KatanodeError(Reason.RELEASE_UNSAFE, f"{name} has a member with headers without end")
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        return KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} is not a whole archive", evidence=str(error))
+    except OSError as error:
+        return write_failure(error, tree.folder)
+    # tarfile takes a header that is damaged or cut off, if it is not the first, for the end.
+    if tree.pipe.last != _END:
+        return KatanodeError(Reason.RELEASE_TRUNCATED, f"{name} has no end mark")
+    return None
 
 
 def _member(tree: _Tree, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
@@ -262,7 +268,7 @@ def _make_folder(tree: _Tree, path: str) -> None:
     _make_folder(tree, posixpath.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkdir(tree.folder / path)
-        os.chmod(tree.folder / path, 0o755)  # whatever the umask of the shell that katanode was called from
+        os.chmod(tree.folder / path, 0o755)  # noqa: S103 - whatever the umask that katanode was called with
     if not (tree.folder / path).is_dir() or (tree.folder / path).is_symlink():
         raise _unsafe(path, "is a folder in one place and a file in another")
     tree.folders.add(path)
@@ -272,7 +278,8 @@ def _unsafe(name: str, what: str) -> KatanodeError:
     return KatanodeError(Reason.RELEASE_UNSAFE, f"the archive's member {name[:200]!r} {what}")
 
 
-def _write_failure(error: OSError, folder: Path) -> KatanodeError:
+def write_failure(error: OSError, folder: Path) -> KatanodeError:
+    """What a failure to write below a folder amounts to."""
     reason = Reason.RELEASE_DISK_FULL if error.errno in {errno.ENOSPC, errno.EDQUOT} else Reason.FILE_WRITE_FAILED
     free = os.statvfs(folder)
     return KatanodeError(

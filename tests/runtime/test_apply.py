@@ -222,6 +222,18 @@ def test_a_missing_device_is_told_and_nothing_is_installed(archives: Mapping[str
         assert not node.lab.path("/opt/katanode").exists()
 
 
+def test_from_a_pod_the_host_is_served_through_its_mapped_root(either: LabNode) -> None:
+    before = either.snapshot()
+    either.lab.run(["sh", "-c", "mkdir -p /run/pod/host && mount --rbind / /run/pod/host"])
+    seen = ("--root", "/run/pod/host", "--settings", "/etc/katanode/katanode.toml")
+    either.katanode("apply", *seen)
+    assert either.json("status")["handlers"][0]["ready"], "what was done from the pod holds on the host"
+    with either.sandbox("kata-clh") as sandbox:
+        assert either.shim(sandbox).startswith("/opt/katanode/releases/")
+    either.katanode("uninstall", *seen)
+    assert either.snapshot() == before
+
+
 def test_the_command_says_how_it_is_used() -> None:
     program = str(Path(sys.executable).with_name("katanode"))
     for command in ("check", "plan", "apply", "status", "rollback", "uninstall", "pin"):
