@@ -54,6 +54,7 @@ class _Json(Protocol):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; gives the exit status."""
     options = _parser().parse_args(arguments)
+    os.umask(0o022)  # what pods and shims must read is not to depend on whose shell this is
     try:
         return int(options.command(options))
     except KatanodeError as error:
@@ -267,7 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     apply.add_argument("--dry-run", action="store_true", help="only show what would be done, as plan does")
     apply.add_argument("--retry", action="store_true", help="try a change again that failed a short while ago")
-    apply.add_argument("--reinstall", action="store_true", help="unpack the release again beside the one that is there")
+    apply.add_argument(
+        "--reinstall", action="store_true", help="unpack the release again, in the place of the one that is there"
+    )
     apply.add_argument("--release-hold", action="store_true", help="leave the release that `rollback` went back to")
     command(
         "status",

@@ -353,11 +353,11 @@ CATALOGUE: dict[Reason, Entry] = {
     ),
     _R.RELEASE_DAMAGED: _e(
         "the installed release was changed after it was unpacked",
-        "Run `katanode apply --reinstall`: the release is unpacked again beside the damaged one.",
+        "Run `katanode apply --reinstall`: a fresh tree takes the damaged one's place in one step.",
     ),
     _R.RELEASE_DISK_FULL: _e(
         "the disk filled up while the release was unpacked",
-        "Free space on the file system of /opt/katanode; nothing of the attempt was kept.",
+        "Free space on the file system of /opt/katanode. What was unpacked is removed, a download is kept to go on.",
     ),
     _R.HANDLER_UNKNOWN: _e(
         "the handler is not one that katanode knows",

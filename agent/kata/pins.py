@@ -1,5 +1,6 @@
 """Which archives a release is made of, and the digests that they must have."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -88,7 +89,9 @@ def add(root: HostRoot, pins: Mapping[str, str]) -> None:
         KatanodeError: `FILE_READ_FAILED`, `FILE_WRITE_FAILED`.
     """
     together = {**added(root), **pins}
-    lines = ["# Added by `katanode pin`.", "[sha256]", *(f'"{name}" = "{d}"' for name, d in sorted(together.items()))]
+    # JSON's strings are strings of TOML too.
+    rows = [f"{json.dumps(name)} = {json.dumps(digest)}" for name, digest in sorted(together.items())]
+    lines = ["# Added by `katanode pin`.", "[sha256]", *rows]
     path = root(ADDED)
     files.make_folder(path.parent, 0o700)
     files.write_atomic(path, ("\n".join(lines) + "\n").encode())

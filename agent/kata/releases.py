@@ -15,7 +15,7 @@ from agent.host import files
 from agent.host.root import HostRoot
 from agent.kata import pins, source
 from agent.kata.handlers import SHIMS
-from agent.kata.unpack import Budget, unpack
+from agent.kata.unpack import Budget, unpack, write_failure
 from agent.reasons import Reason
 from agent.settings import Kata
 
@@ -131,8 +131,9 @@ def install(root: HostRoot, kata: Kata, wish: Wanted, progress: Progress) -> Rel
     sweep(root)
     staging = root(f"{FOLDER}/{_STAGING}{wish.id}")
     files.make_folder(staging.parent)
-    staging.mkdir(mode=0o755)
     try:
+        staging.mkdir()
+        staging.chmod(0o755)  # whatever the umask that katanode was called with
         budget = Budget(kata.max_unpacked_bytes, kata.max_unpacked_bytes)
         for name, sha256 in wish.archives:
             _unpack(root, kata, name, sha256, staging, budget, progress)
@@ -146,15 +147,23 @@ def install(root: HostRoot, kata: Kata, wish: Wanted, progress: Progress) -> Rel
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _sync(staging)
         _publish(staging, root(wish.path))
+    except OSError as error:
+        failure = write_failure(error, staging.parent)
+        _clear(root, staging)
+        raise failure from error
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        with contextlib.suppress(KatanodeError):  # a file system of its own may be mounted there
-            files.remove_empty(root(FOLDER))
-            files.remove_empty(root(HOME))
+        _clear(root, staging)
         raise
     for name, _ in wish.archives:
         source.discard(root, name)
     return Release(wish.version, wish.id, wish.path)
+
+
+def _clear(root: HostRoot, staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.suppress(KatanodeError):  # a file system of its own may be mounted there
+        files.remove_empty(root(FOLDER))
+        files.remove_empty(root(HOME))
 
 
 def sweep(root: HostRoot) -> None:
@@ -177,28 +186,39 @@ def in_use(root: HostRoot, proc: Path = Path("/proc")) -> frozenset[str]:
     """The ids of releases that something alive names: a process by its program or arguments, or a sandbox.
 
     containerd notes each sandbox's shim in `shim-binary-path`. A release that is gone when the daemon starts again
-    costs it that sandbox (measured on six versions), so these notes count as uses.
+    costs it that sandbox (measured on six versions), so these notes count as uses. What may not be looked at could be
+    of any release: then all are in use.
     """
     used: set[str] = set()
     names = {release.id: f"{release.path}/".encode() for release in installed(root)}
-    for text in (*_process_words(proc), *_shim_notes(root)):
-        used |= {release_id for release_id, needle in names.items() if needle in text}
+    try:
+        for text in (*_process_words(proc), *_shim_notes(root)):
+            used |= {release_id for release_id, needle in names.items() if needle in text}
+    except PermissionError:
+        return frozenset(names)
     return frozenset(used)
 
 
 def _process_words(proc: Path) -> Iterator[bytes]:
     for name in os.listdir(proc):
         if name.isdecimal():
-            with contextlib.suppress(OSError):
+            with _gone():
                 yield (proc / name / "cmdline").read_bytes()
-            with contextlib.suppress(OSError):
+            # The program of a process with more capabilities than ours may not be read (ptrace(2), PTRACE_MODE_READ);
+            # its arguments may, and a sandbox's shim has its path there.
+            with _gone(), contextlib.suppress(PermissionError):
                 yield os.fsencode((proc / name / "exe").readlink())
 
 
 def _shim_notes(root: HostRoot) -> Iterator[bytes]:
     for note in root(_TASKS).glob("*/*/shim-binary-path"):
-        with contextlib.suppress(OSError):
+        with _gone():
             yield note.read_bytes()
+
+
+def _gone() -> contextlib.suppress:
+    """What ended meanwhile uses nothing, and a thread of the kernel has no program (ENOENT)."""
+    return contextlib.suppress(FileNotFoundError, ProcessLookupError)
 
 
 def _unpack(
@@ -234,9 +254,8 @@ def _sync(folder: Path) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-            raise KatanodeError(
-                Reason.FILE_WRITE_FAILED, f"{folder} cannot be made durable", evidence=os.strerror(ctypes.get_errno())
-            )
+            number = ctypes.get_errno()  # ENOSPC too: a file system may look for room only now
+            raise OSError(number, os.strerror(number))
     finally:
         os.close(fd)
 

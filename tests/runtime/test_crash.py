@@ -4,14 +4,13 @@ import collections
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from labnode import LabNode, lab_node
 
-from hack.standin.archive import Archive
-from hack.standin.build import build_release
+if TYPE_CHECKING:
+    from conftest import Machine
 
 pytestmark = pytest.mark.runtime
 
@@ -20,12 +19,13 @@ STRIDE = int(os.environ.get("KATANODE_CRASH_STRIDE", "12"))
 """Of the steps outside the transaction every so many is tried; 1 tries all."""
 
 
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Archive]:
-    return {"3.2.0": build_release(tmp_path_factory.mktemp("standin"), "3.2.0")["kata-static"]}
+LEFTOVERS = (".katanode-tmp-", ".staging-", "journal.json")
+"""Parts of names of what only a run under way may have."""
+
+either = pytest.mark.parametrize("machine", ["1.7", "2.1"], indirect=True)
 
 
-def crash(node: LabNode, step: int, *command: str) -> int:
+def crash(node: "Machine", step: int, *command: str) -> int:
     """Runs katanode until a step; gives its exit status, -9 for killed."""
     report = "/run/steps"
     argv = [sys.executable, str(DRIVER), str(step), report, *command]
@@ -33,9 +33,9 @@ def crash(node: LabNode, step: int, *command: str) -> int:
     return node.lab.run(argv, check=False, env=environment, timeout=120).returncode
 
 
-def steps(node: LabNode, *command: str) -> list[str]:
+def steps(node: "Machine", *command: str) -> list[str]:
     assert crash(node, 0, *command) == 0
-    return node.lab.path("/run/steps").read_text().splitlines()
+    return node.path("/run/steps").read_text().splitlines()
 
 
 def chosen(names: list[str]) -> list[int]:
@@ -50,54 +50,46 @@ def killed(status: int) -> bool:
     return status in {-signal.SIGKILL, 128 + signal.SIGKILL}
 
 
-@pytest.mark.parametrize("generation", ["1.7", "2.1"])
-def test_an_apply_killed_anywhere_costs_nothing(
-    generation: str, archives: Mapping[str, Archive], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with lab_node(generation, archives) as node, node.sandbox("") as pod:
-        plain, old = node.snapshot(), node.config.read_bytes()
-        pids = {p.pid for p in node.processes(pod)}
-        names = steps(node, "apply")
-        new = node.config.read_bytes()
-        node.katanode("uninstall")
-        outcomes: collections.Counter[str] = collections.Counter()
-        for step in chosen(names):
-            what = f"before step {step} of {len(names)}: {names[step - 1]}"
-            assert killed(crash(node, step, "apply")), what
-            assert node.config.read_bytes() in {old, new}, what
-            serves = node.lab.run(["test", "-S", "/run/containerd/containerd.sock"], check=False).returncode == 0
-            node.containerd.wait_ready()
-            assert serves, what
-            done = node.katanode("apply")
-            outcomes["finished by the next run" if "earlier run" in done.stderr else "begun anew"] += 1
-            assert node.json("status")["handlers"][0]["ready"], what
-            assert not node.leftovers(), (what, node.leftovers())
-            assert node.config.read_bytes() == new, what
-            node.katanode("uninstall")
-            assert node.snapshot() == plain, what
-        assert node.ready(pod)
-        assert {p.pid for p in node.processes(pod)} == pids
+@either
+def test_an_apply_killed_anywhere_costs_nothing(machine: "Machine", capsys: pytest.CaptureFixture[str]) -> None:
+    pod = machine.run_pod()
+    plain, old, pids = machine.snapshot(), machine.config, {p.pid for p in machine.processes_of(pod)}
+    names = steps(machine, "apply")
+    new = machine.config
+    machine.katanode("uninstall")
+    outcomes: collections.Counter[str] = collections.Counter()
+    for step in chosen(names):
+        what = f"before step {step} of {len(names)}: {names[step - 1]}"
+        assert killed(crash(machine, step, "apply")), what
+        assert machine.config in {old, new}, what
+        assert machine.serves(), what
+        done = machine.katanode("apply")
+        outcomes["finished by the next run" if "earlier run" in done.stderr else "begun anew"] += 1
+        assert machine.json("status")["handlers"][0]["ready"], what
+        assert machine.config == new, what
+        assert not [path for path in machine.snapshot() if any(mark in path for mark in LEFTOVERS)], what
+        machine.katanode("uninstall")
+        assert machine.snapshot() == plain, what
+    assert {p.pid for p in machine.processes_of(pod)} == pids, "a pod that ran through all of it still runs"
+    machine.remove_pod(pod)
     with capsys.disabled():
-        print(f"\ncontainerd {generation}, apply: {len(names)} steps, {sum(outcomes.values())} tried: {dict(outcomes)}")
+        print(f"\napply: {len(names)} steps, killed before {sum(outcomes.values())} of them: {dict(outcomes)}")
 
 
-@pytest.mark.parametrize("generation", ["1.7", "2.1"])
-def test_an_uninstall_killed_anywhere_is_gone_on_with(
-    generation: str, archives: Mapping[str, Archive], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with lab_node(generation, archives) as node:
-        plain, old = node.snapshot(), node.config.read_bytes()
-        node.katanode("apply")
-        new = node.config.read_bytes()
-        names = steps(node, "uninstall")
-        tried = chosen(names)
-        for step in tried:
-            what = f"before step {step} of {len(names)}: {names[step - 1]}"
-            node.katanode("apply")
-            assert killed(crash(node, step, "uninstall")), what
-            assert node.config.read_bytes() in {old, new}, what
-            node.containerd.wait_ready()
-            node.katanode("uninstall")
-            assert node.snapshot() == plain, what
+@either
+def test_an_uninstall_killed_anywhere_is_gone_on_with(machine: "Machine", capsys: pytest.CaptureFixture[str]) -> None:
+    plain, old = machine.snapshot(), machine.config
+    machine.katanode("apply")
+    new = machine.config
+    names = steps(machine, "uninstall")
+    tried = chosen(names)
+    for step in tried:
+        what = f"before step {step} of {len(names)}: {names[step - 1]}"
+        machine.katanode("apply")
+        assert killed(crash(machine, step, "uninstall")), what
+        assert machine.config in {old, new}, what
+        assert machine.serves(), what
+        machine.katanode("uninstall")
+        assert machine.snapshot() == plain, what
     with capsys.disabled():
-        print(f"\ncontainerd {generation}, uninstall: {len(names)} steps, {len(tried)} tried")
+        print(f"\nuninstall: {len(names)} steps, killed before {len(tried)} of them")
