@@ -37,7 +37,7 @@ _EPILOG = """\
 exit status:
   0  done; for apply: at least one handler is ready
   1  the node cannot be served, or something failed; what was there still is
-  2  wrong usage or settings; nothing was looked at or changed
+  2  wrong usage or settings; nothing that was there was changed
   3  a change was made, failed its verification and was undone
   4  undoing a change failed: the node needs a person
   5  another katanode is at work on this node

@@ -136,7 +136,9 @@ def replaced(root: bytes, paths: Sequence[str]) -> bytes:
     array = "[" + ", ".join(f'"{path}"' for path in paths) + "]"
     there = next((s for s in _top_level(text) if s.key == "imports"), None)
     if there is None:
-        return (text[: _after_comments(text)] + f"imports = {array}\n" + text[_after_comments(text) :]).encode()
+        at = _after_comments(text)
+        gap = "\n" if at and text[at - 1] != "\n" else ""
+        return (text[:at] + f"{gap}imports = {array}\n" + text[at:]).encode()
     return (text[: there.value] + array + text[there.end :]).encode()
 
 

@@ -100,6 +100,7 @@ class Machine:
 
     Attributes:
         version: the release that the settings name.
+        environment: what katanode is run with.
     """
 
     def __init__(self, lab: Lab, containerd: PrivateContainerd, standin: Standins) -> None:
@@ -107,6 +108,8 @@ class Machine:
         self.containerd = containerd
         self.standin = standin
         self.version = "3.2.0"
+        # Compiled once, as an installed katanode is, wherever the tests are told to compile nothing.
+        self.environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{standin.folder}-bytecode"}
         self.settings()
 
     # settings
@@ -158,7 +161,9 @@ class Machine:
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Runs katanode inside; a status that is not 0 fails the test when `check` is set."""
-        done = self.lab.run([KATANODE, *arguments], check=False, timeout=timeout, env=env)
+        done = self.lab.run(
+            [KATANODE, *arguments], check=False, timeout=timeout, env={**self.environment, **(env or {})}
+        )
         if check and done.returncode != 0:
             said = "\n".join(filter(None, (done.stdout, done.stderr, self.log_tail())))
             pytest.fail(f"katanode {' '.join(map(str, arguments))}: exit status {done.returncode}\n{said}")
@@ -176,6 +181,7 @@ class Machine:
 
     def popen(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         """Starts katanode inside, for those who disturb it."""
+        options["env"] = {**self.environment, **(options.get("env") or {})}
         return self.lab.popen([KATANODE, *arguments], **options)
 
     # files

@@ -1,4 +1,4 @@
-"""Faults, one by one: containerd serves after each, files are the old or the new ones, the report says what happened."""
+"""Faults, one by one: containerd serves after each, files are the old or the new ones, the report says what came."""
 
 import hashlib
 import shutil

@@ -63,7 +63,7 @@ def is_ready(made: dict[str, Any], handler: str) -> bool:
 def cost_of(machine: Machine, command: Sequence[str | Path]) -> tuple[float, float]:
     """How long a command inside takes, on the clock and of processors, in seconds."""
     begin, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    machine.lab.run(command)
+    machine.lab.run(command, env=machine.environment)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.monotonic() - begin, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
