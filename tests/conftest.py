@@ -1,8 +1,16 @@
 """What every test may ask for."""
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# CI tries the same cases each time, so that a red run is about the change; a developer's run looks for new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("long", max_examples=3000, deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
