@@ -13,7 +13,7 @@ from typing import Any
 from agent.errors import KatanodeError
 from agent.host import files
 from agent.host.root import HostRoot
-from agent.kata.furtherkeys import FLOATS_SINCE, further
+from agent.kata.furtherkeys import FLOATS_SINCE, ONLY_COMMENTED, further
 from agent.kata.handlers import ResolvedHandler, version_tuple
 from agent.reasons import Reason
 
@@ -109,7 +109,7 @@ def _known(handler: ResolvedHandler, text: str, document: dict[str, Any]) -> dic
         for key, word in further(handler.runtime, kind, version).items():
             known[table][key] = _KINDS[word]
     for table, key, item in _commented(text):
-        if table in known:
+        if table in known and not (handler.runtime == "go" and key in ONLY_COMMENTED):
             _add(known[table], key, item)
     for table, keys in known.items():
         here: Any = document

@@ -10,6 +10,7 @@ from typing import Literal
 from agent.errors import KatanodeError
 from agent.host import files
 from agent.host.root import HostRoot
+from agent.kata.handlers import version_tuple
 from agent.reasons import Reason
 from agent.settings import Kata
 
@@ -23,12 +24,6 @@ _FIRST_SPLIT = (4, 1, 0)
 _ONLY_GO = frozenset({"kata-fc"})
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """A version's numbers; what has none (a branch, a nightly) counts as newer than all."""
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    return tuple(map(int, found.groups())) if found else (1 << 30,)
-
-
 def archives(
     version: str, arch: str, runtime: Literal["auto", "go", "rust"], handlers: Iterable[str]
 ) -> tuple[str, ...]:
@@ -40,9 +35,9 @@ def archives(
         runtime: the settings' `kata.runtime`.
         handlers: the wanted handlers; Firecracker is served by the Go runtime only.
     """
-    end = "tar.zst" if numbers(version) >= _FIRST_ZSTANDARD else "tar.xz"
+    end = "tar.zst" if version_tuple(version) >= _FIRST_ZSTANDARD else "tar.xz"
     names = [f"kata-static-{version}-{arch}.{end}"]
-    if numbers(version) >= _FIRST_SPLIT and (runtime == "go" or _ONLY_GO & set(handlers)):
+    if version_tuple(version) >= _FIRST_SPLIT and (runtime == "go" or _ONLY_GO & set(handlers)):
         names.append(f"kata-go-static-{version}-{arch}.{end}")
     return tuple(names)
 
@@ -110,7 +105,7 @@ def look_up(names: Iterable[str], pins: Mapping[str, str], version: str) -> tupl
         raise KatanodeError(
             Reason.RELEASE_UNPINNED,
             f"no sha256 is known for {' and '.join(missing)}",
-            evidence=f"pinned releases: {', '.join(sorted(versions, key=numbers))}",
+            evidence=f"pinned releases: {', '.join(sorted(versions, key=version_tuple))}",
             remedy=f"katanode pin {version} " + " ".join(f"--sha256 {name}=DIGEST" for name in missing),
         )
     return tuple((name, pins[name]) for name in names)

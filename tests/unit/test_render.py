@@ -1,0 +1,173 @@
+"""What is accepted is what Kata reads: written TOML reads back, for every key of every base file."""
+
+import math
+import string
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import KatanodeError
+from agent.host.root import HostRoot
+from agent.kata import assets, basefile, render, tomlwrite, tunables
+from agent.kata.basefile import BaseFile, Kind
+from agent.kata.handlers import HANDLERS, SHIMS, Flavour, ResolvedHandler
+from agent.settings import Handler
+
+RELEASE = "/opt/katanode/releases/x"
+EVERY: list[tuple[str, str, Flavour]] = [
+    ("3.2.0", "kata-clh", "go"),
+    ("3.2.0", "kata-qemu", "go"),
+    ("3.2.0", "kata-fc", "go"),
+    ("4.1.0", "kata-clh", "go"),
+    ("4.1.0", "kata-qemu", "go"),
+    ("4.1.0", "kata-fc", "go"),
+    ("4.1.0", "kata-clh", "rust"),
+    ("4.1.0", "kata-qemu", "rust"),
+    ("4.1.0", "kata-dragonball", "rust"),
+]
+every = pytest.mark.parametrize(("version", "name", "runtime"), EVERY)
+
+
+def base_of(shared: Path, version: str, name: str, runtime: Flavour) -> BaseFile:
+    kind = HANDLERS[name]
+    folder = shared / "kata-configs" / version
+    found = [folder / candidate for candidate in kind.base_files[runtime] if (folder / candidate).exists()]
+    if not found:
+        pytest.skip(reason=f"{version} has no base file of {name} for {runtime}")
+    handler = ResolvedHandler(kind, runtime, str(found[0]), f"{RELEASE}/{SHIMS[runtime]}", RELEASE, version)
+    return basefile.parse(handler, found[0].read_bytes())
+
+
+def node_with(base: BaseFile, folder: Path) -> HostRoot:
+    """A node whose release has every file that the base file names."""
+    for key in assets.FILES & base.hypervisor.keys():
+        for item in [base.hypervisor[key]] if isinstance(base.hypervisor[key], str) else base.hypervisor[key]:
+            path = folder / assets.in_release(item, RELEASE).lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.exists() or path.touch()
+    return HostRoot(folder)
+
+
+def one(table: str, key: str, item: object) -> Handler:
+    """Settings with a single tunable."""
+    section, *rest = table.split(".")
+    return Handler(**{section: {rest[0]: {key: item}} if rest else {key: item}})
+
+
+def in_force(base: BaseFile, wanted: Handler, root: HostRoot, table: str, key: str) -> Any:
+    here: Any = render.effective(render.render(base, tunables.check(base, wanted, root)))
+    for part in (*table.split("."), key):
+        here = here[part]
+    return here
+
+
+@every
+def test_every_key_of_a_base_file_is_accepted_with_its_own_value(
+    shared: Path, tmp_path: Path, version: str, name: str, runtime: Flavour
+) -> None:
+    base = base_of(shared, version, name, runtime)
+    root = node_with(base, tmp_path)
+    for table, keys in base.known.items():
+        for key in keys:
+            shipped = base.value(table, key)
+            if shipped is None or key == "enable_annotations":  # that one has a setting of its own
+                continue
+            pinned = shipped
+            if isinstance(shipped, str):
+                pinned = assets.in_release(shipped, RELEASE)
+            elif isinstance(shipped, list):
+                pinned = [assets.in_release(part, RELEASE) for part in shipped]
+            assert in_force(base, one(table, key, shipped), root, table, key) == pinned, f"{table}.{key}"
+
+
+@every
+def test_a_value_of_another_type_is_refused(
+    shared: Path, tmp_path: Path, version: str, name: str, runtime: Flavour
+) -> None:
+    base = base_of(shared, version, name, runtime)
+    others: tuple[object, ...] = (True, 1, 1.5, "x", ["x"], [1], {"a": 1}, math.nan, math.inf)
+    fitting = {Kind.BOOL: (0,), Kind.INT: (1,), Kind.FLOAT: (1, 2), Kind.STR: (3,), Kind.STRINGS: (4,)}
+    for table, keys in base.known.items():
+        for key, kind in keys.items():
+            for number, item in enumerate(others):
+                if number not in fitting[kind] and key != "enable_annotations":
+                    with pytest.raises(KatanodeError, match="1 tunable is wrong") as caught:
+                        tunables.check(base, one(table, key, item), HostRoot(tmp_path))
+                    assert f"must be {kind}" in caught.value.evidence
+
+
+def test_keys_that_upstream_shows_but_does_not_know_are_refused(shared: Path, tmp_path: Path) -> None:
+    """Kata 3.2.0 would refuse to load the drop-in: its base file shows them commented out, its code lacks them."""
+    base = base_of(shared, "3.2.0", "kata-qemu", "go")
+    for key, item in (("hotplug_vfio_on_root_bus", True), ("pcie_root_port", 2)):
+        with pytest.raises(KatanodeError, match="1 tunable is wrong"):
+            tunables.check(base, one("hypervisor.qemu", key, item), HostRoot(tmp_path))
+    assert "pcie_root_port" in base_of(shared, "4.1.0", "kata-qemu", "go").known["hypervisor.qemu"]
+
+
+_TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+_VALUES: dict[Kind, st.SearchStrategy[object]] = {
+    Kind.BOOL: st.booleans(),
+    Kind.INT: st.integers(-5, 1 << 40),
+    Kind.FLOAT: st.one_of(st.integers(-2, 300), st.floats(allow_nan=False, allow_infinity=False)),
+    Kind.STR: _TEXT,
+    Kind.STRINGS: st.lists(_TEXT, max_size=3),
+}
+
+
+@every
+@given(data=st.data())
+def test_an_accepted_tunable_is_what_kata_reads(
+    shared: Path, version: str, name: str, runtime: Flavour, data: st.DataObject
+) -> None:
+    base = base_of(shared, version, name, runtime)
+    table = data.draw(st.sampled_from(sorted(base.known)))
+    key = data.draw(st.sampled_from(sorted(base.known[table])))
+    item = data.draw(_VALUES[base.known[table][key]])
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            seen = in_force(base, one(table, key, item), HostRoot(Path(folder)), table, key)
+        except KatanodeError as error:
+            assert error.evidence.startswith(f"handlers.{name}.")
+            return
+    assert seen == item
+    assert type(seen) is type(item)
+
+
+@given(
+    st.dictionaries(
+        st.text(string.ascii_lowercase + "_", min_size=1, max_size=8),
+        st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), _TEXT),
+    ),
+    st.lists(_TEXT),
+)
+def test_what_is_written_reads_back(scalars: dict[str, tomlwrite.Value], strings: list[str]) -> None:
+    keys = {**scalars, "x1": strings}
+    written = tomlwrite.document("One line.\nAnother, with \\ and ünïcode.", {"hypervisor.clh": keys, "runtime": {}})
+    assert tomllib.loads(written.decode()) == {"hypervisor": {"clh": keys}}
+    assert written.startswith(b"# One line.\n# Another")
+
+
+def test_drop_ins_merge_as_kata_merges_them() -> None:
+    rendered = {
+        "configuration.toml": b"[a]\nx = [1, 2]\ny = 1\n[a.b]\nz = 1\n",
+        "config.d/50-b.toml": b"[a]\nx = [3]\n[a.b]\nw = 2\n",
+        "config.d/10-a.toml": b"[a]\nx = [9]\ny = 5\n[c]\nk = 1\n",
+    }
+    assert render.effective(rendered) == {"a": {"x": [3], "y": 5, "b": {"z": 1, "w": 2}}, "c": {"k": 1}}
+
+
+def test_a_program_of_the_operators_own_is_added_to_the_list_that_kata_wants_it_in(
+    shared: Path, tmp_path: Path
+) -> None:
+    base = base_of(shared, "4.1.0", "kata-clh", "go")
+    (tmp_path / "usr/local/bin").mkdir(parents=True)
+    (tmp_path / "usr/local/bin/cloud-hypervisor").touch()
+    wanted = one("hypervisor.clh", "path", "/usr/local/bin/cloud-hypervisor")
+    allowed = in_force(base, wanted, HostRoot(tmp_path), "hypervisor.clh", "valid_hypervisor_paths")
+    assert allowed == [f"{RELEASE}/bin/cloud-hypervisor", "/usr/local/bin/cloud-hypervisor"]
