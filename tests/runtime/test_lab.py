@@ -37,16 +37,24 @@ def containerd(request: pytest.FixtureRequest) -> Iterator[PrivateContainerd]:
         yield daemon
 
 
-def machine() -> dict[str, object]:
-    """What a lab could leave on the machine."""
+def machine(scratch: Path, names: set[str]) -> dict[str, object]:
+    """What labs with these names, which had their folders in `scratch`, could leave on the machine.
+
+    Of these labs only: others may come and go meanwhile.
+    """
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     return {
         "mounts": Path("/proc/self/mountinfo").read_text(),
-        "cgroups": {str(group) for group, _, _ in os.walk("/sys/fs/cgroup") if "katanode-lab" in group},
-        "labs": {str(path) for path in Path("/tmp").glob("katanode-lab-*")},
+        "cgroups": {str(group) for group, _, _ in os.walk("/sys/fs/cgroup") if names & set(Path(group).parts)},
+        "labs": names_in(scratch),
         "links": {line.split(": ")[1] for line in links.splitlines()},
         "files": [p for p in (CONFIG, SOCKET, "/opt/cni/bin/ptp", RESTART, "/etc/made") if Path(p).exists()],
     }
+
+
+def names_in(scratch: Path) -> set[str]:
+    """The names of the labs that have their folders there: their control groups have them too."""
+    return {path.name for path in scratch.iterdir()}
 
 
 def living_in(namespace: str) -> list[str]:
@@ -143,25 +151,28 @@ def test_two_labs_do_not_meet() -> None:
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
-def test_nothing_is_left_on_the_machine(generation: Generation) -> None:
-    before = machine()
-    with Lab() as lab, PrivateContainerd(lab, generation) as daemon:
+def test_nothing_is_left_on_the_machine(generation: Generation, tmp_path: Path) -> None:
+    before = machine(tmp_path, set())
+    with Lab(scratch=tmp_path) as lab, PrivateContainerd(lab, generation) as daemon:
         lab.path("/etc/made").write_text("inside")
         lab.run(["sh", "-c", "echo inside >/etc/hostname; rm /etc/passwd"])
         cri.run_pod_sandbox(daemon.socket, "left-running")
         namespace = os.readlink(f"/proc/{lab.holder}/ns/pid")
         assert living_in(namespace)
+        names = names_in(tmp_path)
+        assert machine(tmp_path, names)["cgroups"]
     assert not living_in(namespace)
-    assert machine() == before
+    assert machine(tmp_path, names) == before
     assert Path("/etc/passwd").exists()
 
 
-def test_nothing_is_left_when_the_owner_is_killed() -> None:
-    before = machine()
+def test_nothing_is_left_when_the_owner_is_killed(tmp_path: Path) -> None:
+    before = machine(tmp_path, set())
     code = (
         "from hack.lab import cri; from hack.lab.containerd import PrivateContainerd\n"
         "from hack.lab.lab import Lab\n"
-        "with Lab() as lab, PrivateContainerd(lab, '1.7') as daemon:\n"
+        f"from pathlib import Path\nwith Lab(scratch=Path({str(tmp_path)!r})) as lab, "
+        "PrivateContainerd(lab, '1.7') as daemon:\n"
         "    cri.run_pod_sandbox(daemon.socket, 'orphan'); print(lab.holder, flush=True); input()\n"
     )
     with subprocess.Popen(
@@ -169,12 +180,13 @@ def test_nothing_is_left_when_the_owner_is_killed() -> None:
     ) as owner:
         assert owner.stdout is not None
         namespace = os.readlink(f"/proc/{int(owner.stdout.readline())}/ns/pid")
+        names = names_in(tmp_path)
         owner.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while machine() != before and time.monotonic() < deadline:
+    while machine(tmp_path, names) != before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not living_in(namespace)
-    assert machine() == before
+    assert machine(tmp_path, names) == before
 
 
 def test_a_command_that_takes_too_long_is_killed_inside_too() -> None:

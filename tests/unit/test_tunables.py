@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import KatanodeError
+from agent.host.process import Runner
 from agent.host.root import HostRoot
 from agent.kata import basefile, render, tunables
 from agent.kata.basefile import BaseFile
@@ -222,3 +223,37 @@ def test_the_articles_greps_are_answered(shared: Path, root: HostRoot) -> None:
     checked = tunables.check(base, Handler(hypervisor={"qemu": {"disable_vhost_net": True}}), root)
     reasons = {finding.reason for finding in render.findings(base.handler, render.render(base, checked))}
     assert Reason.VHOST_NET_DISABLED in reasons
+
+
+@pytest.mark.parametrize(
+    ("says", "refused"),
+    [
+        ("Invalid hypervisor block storage driver virtio-blk-pci", True),
+        ("error applying key 'x' from drop-in file", True),
+        ("Unknown CPU Type", False),
+        ("open /dev/kvm: permission denied", False),
+    ],
+)
+def test_only_katas_word_on_the_configuration_counts(root: HostRoot, says: str, refused: bool) -> None:  # noqa: FBT001
+    program = root(f"{RELEASE}/bin/kata-runtime")
+    program.write_text(f'#!/bin/sh\necho "{says}" >&2\nexit 1\n')
+    program.chmod(0o755)
+    kind = HANDLERS["kata-clh"]
+    handler = ResolvedHandler(kind, "go", "", "", str(program.parent.parent), "3.2.0")
+    path = render.config_path("kata-clh", "r1")
+    if refused:
+        with pytest.raises(KatanodeError, match="refuses the configuration"):
+            render.prove(Runner(), HostRoot(), handler, path)
+    else:
+        render.prove(Runner(), HostRoot(), handler, path)
+
+
+def test_what_breaks_kata_in_a_rendering_is_seen_and_mended(root: HostRoot) -> None:
+    wanted = {render.BASE: b"a = 1\n", render.RELEASE: b"b = 1\n"}
+    render.install(root, "kata-clh", "r1", wanted)
+    folder = root(f"{render.FOLDER}/kata-clh/r1")
+    (folder / "config.d/old").mkdir()
+    (folder / "config.d/x.toml").symlink_to("/etc/passwd")
+    assert render.installed(root, "kata-clh", "r1") != wanted
+    render.install(root, "kata-clh", "r1", wanted)
+    assert render.installed(root, "kata-clh", "r1") == wanted
