@@ -232,6 +232,7 @@ def test_the_articles_greps_are_answered(shared: Path, root: HostRoot) -> None:
         ("error applying key 'x' from drop-in file", True),
         ("Unknown CPU Type", False),
         ("open /dev/kvm: permission denied", False),
+        ("open /dev/vhost-vsock: no such file or directory", False),
     ],
 )
 def test_only_katas_word_on_the_configuration_counts(root: HostRoot, says: str, refused: bool) -> None:  # noqa: FBT001
