@@ -1,6 +1,8 @@
 """From the wish for handlers to a checked change of containerd's configuration; nothing here changes the node."""
 
 import contextlib
+import dataclasses
+import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -57,11 +59,15 @@ class Configuration:
                 `EDIT_DISTURBS_OTHERS`, `HANDLER_FOREIGN`.
         """
         self._refuse_dangling()
-        before = self.current()
+        before = self._before()
         self._refuse_foreign_imports(before, change)
         after = self._printed(change)
         if change.handlers:
             kept = effective.to_restate(before, after, [*(h.name for h in change.handlers), *change.gone])
+            if self._daemon.merges_dropins:
+                # 2.x merges the defaults with whatever names a runtime (measured on 2.0.0, 2.1.9, 2.2.7, 2.3.4): one
+                # that would go is somebody's own, and to restate it would hide that the change loses it.
+                kept.pop("runtimes", None)
             if kept:
                 change = self._wish(change.handlers, kept)
                 after = self._printed(change)
@@ -88,7 +94,8 @@ class Configuration:
 
     def _refuse_dangling(self) -> None:
         """Refuses a root file that names a missing file: 2.x's dump exits 0 then, and the daemon does not start."""
-        missing = [p for p in self._imported(files.read_bounded(self._root(self._path))) if not self._root(p).exists()]
+        data = self._without_ours(files.read_bounded(self._root(self._path)))
+        missing = [path for path in self._imported(data) if not self._root(path).exists()]
         if missing:
             raise KatanodeError(
                 Reason.CONFIG_REFUSED,
@@ -100,12 +107,15 @@ class Configuration:
     def _refuse_foreign_imports(self, before: Mapping[str, Any], change: Change) -> None:
         """Refuses a name that a table of somebody else's drop-in has."""
         declared = {name for file in change.files for name in _declared(file)}
+        root_file = files.read_bounded(self._root(self._path))
+        ours = [data for _, data in self._standing(root_file)] if self._daemon.merges_dropins else [root_file]
+        declared |= {name for data in ours for name in _handlers(data)}
         for handler in change.handlers:
             if handler.name in effective.runtimes(before) and handler.name not in declared:
                 raise KatanodeError(
                     Reason.HANDLER_FOREIGN,
                     f"a file that {self._path} imports already has a handler {handler.name}",
-                    evidence=f"imports: {', '.join(self._imported(files.read_bounded(self._root(self._path))))}",
+                    evidence=f"imports: {', '.join(self._imported(self._without_ours(root_file)))}",
                 )
 
     def _judge(self, before: Mapping[str, Any], after: Mapping[str, Any], change: Change) -> None:
@@ -144,7 +154,29 @@ class Configuration:
             ) from None
         except KatanodeError as error:
             raise KatanodeError(Reason.CONFIG_UNREADABLE, error.message, evidence=error.evidence) from error
-        return recognise.read(data, self._path)
+        try:
+            return recognise.read(data, self._path)
+        except KatanodeError as error:
+            if error.reason is not Reason.CONFIG_INVALID or self._without_ours(data) == data:
+                raise
+            # Somebody configured by themselves what our block restates: it is our block that has to give way.
+            plain = recognise.read(self._without_ours(data), self._path)
+            return dataclasses.replace(plain, data=data)
+
+    def _without_ours(self, data: bytes) -> bytes:
+        return data if self._daemon.merges_dropins else block.remove(data)
+
+    def _before(self) -> dict[str, Any]:
+        """What is in effect at present; without our block where that is why containerd would not start again."""
+        try:
+            return self.current()
+        except KatanodeError:
+            data = files.read_bounded(self._root(self._path))
+            plain = self._without_ours(data)
+            if plain == data:
+                raise
+            with staged(self._root, self._path, "candidate-plain", plain) as path:
+                return printed(self._runner, self._daemon, path)
 
     def _block(
         self, document: recognise.Document, handlers: Sequence[Handler], kept: Mapping[str, Any]
@@ -166,8 +198,9 @@ class Configuration:
             )
         if not handlers:
             return [FileChange(self._path, document.data, plain)]
-        self._refuse_foreign(said.tree, handlers, 2)
+        self._refuse_foreign(said.tree, handlers)
         kept = _merged(_kept(block.inside(document.data)), kept)
+        kept = _less(kept, effective.containerd_table({"plugins": _v2(said.tree)}))
         after = block.edit(document.data, handlers, kept, version=None if said.tree else 2)
         if after != document.data and said.generator:
             raise self._generated(said.generator)
@@ -179,29 +212,32 @@ class Configuration:
     ) -> list[FileChange]:
         plain = imports.remove(document.data, self._path)
         if not handlers:
-            return [FileChange(self._path, document.data, plain), *self._stray(plain)]
+            ours = self._standing(document.data)
+            return [FileChange(self._path, document.data, plain), *(FileChange(p, data, None) for p, data in ours)]
         version = document.version
         if version is None:
             # Without a version line the file counts as the daemon's newest schema, which its dump prints (measured).
             version = self._newest_schema()
-        self._refuse_foreign(document.tree, handlers, version)
-        placement = imports.place(document.data, self._path)
+        self._refuse_foreign(document.tree, handlers)
+        standing = [path for path, _ in self._standing(document.data)]
+        placement = imports.place(document.data, self._path, standing)
         if placement.root != document.data and document.generator:
             raise self._generated(document.generator)
         before = files.read_if_there(self._root(placement.path))
         kept = _merged(_kept(before or b""), kept)
         return [
             FileChange(placement.path, before, imports.content(handlers, kept, version)),
+            *(FileChange(path, data, None) for path, data in self._standing(document.data) if path != placement.path),
             FileChange(self._path, document.data, placement.root),
         ]
 
-    def _stray(self, root_file: bytes) -> Iterator[FileChange]:
-        """Our drop-in wherever the root file's imports find it: known by its first line."""
-        own = imports.own_glob(self._path)
-        for path in dict.fromkeys((imports.place(root_file, self._path).path, own.replace("*", imports.NAME))):
+    def _standing(self, root_file: bytes) -> Iterator[tuple[str, bytes]]:
+        """Our drop-ins wherever the root file's imports find them, and in our own folder: known by the first line."""
+        own = imports.own_path(self._path)
+        for path in dict.fromkeys((*imports.places(root_file, self._path), own)):
             data = files.read_if_there(self._root(path))
             if data is not None and data.startswith(imports.BANNER.encode()):
-                yield FileChange(path, data, None)
+                yield path, data
 
     def _newest_schema(self) -> int:
         version = self.current().get("version")
@@ -211,10 +247,12 @@ class Configuration:
             )
         return int(version)
 
-    def _refuse_foreign(self, tree: Mapping[str, Any], handlers: Sequence[Handler], version: int) -> None:
+    def _refuse_foreign(self, tree: Mapping[str, Any], handlers: Sequence[Handler]) -> None:
         """Refuses a name that somebody else's table in the root file has."""
-        dialect = {"version": version, "plugins": tree.get("plugins", {})}
-        there = effective.runtimes(dialect)
+        # 2.x honours both families of ids in one file (measured on 2.1.9), 1.x the older alone.
+        there = set(effective.runtimes({"plugins": _v2(tree)}))
+        if self._daemon.merges_dropins:
+            there |= set(effective.runtimes(tree))
         for handler in handlers:
             if handler.name in there:
                 raise KatanodeError(
@@ -260,8 +298,11 @@ class Configuration:
             if "*" not in pattern:
                 yield str(path)
                 continue
-            mapped = self._root(str(path.parent))
-            yield from sorted(str(path.parent / found.name) for found in mapped.glob(path.name))
+            plain = PurePosixPath(*itertools.takewhile(lambda part: not set(part) & set("*?[\\"), path.parts))
+            mapped = self._root(str(plain))
+            # "**" is no more than "*" to Go, and folders to any depth to Python.
+            found = mapped.glob(str(path.relative_to(plain)).replace("**", "*"))
+            yield from map(str, sorted(plain / item.relative_to(mapped) for item in found))
 
     def _generated(self, instead: str) -> KatanodeError:
         lines = files.read_bounded(self._root(self._path)).decode("utf-8", "replace").splitlines()
@@ -276,14 +317,40 @@ class Configuration:
 
 def _declared(file: FileChange) -> set[str]:
     """The handlers that our block or drop-in declares at present."""
-    data = file.before or b""
+    return _handlers(file.before or b"")
+
+
+def _handlers(data: bytes) -> set[str]:
     ours = data if data.startswith(imports.BANNER.encode()) else block.inside(data)
-    return set(effective.runtimes(tomllib.loads(ours.partition(block.RESTATED.encode())[0].decode())))
+    return set(effective.runtimes(_parsed(ours.partition(block.RESTATED.encode())[0])))
 
 
 def _kept(ours: bytes) -> Mapping[str, Any]:
     """What our block or drop-in restates of others at present."""
-    return effective.containerd_table(tomllib.loads(ours.partition(block.RESTATED.encode())[2].decode()))
+    return effective.containerd_table(_parsed(ours.partition(block.RESTATED.encode())[2]))
+
+
+def _parsed(ours: bytes) -> dict[str, Any]:
+    """What is ours, as TOML; nothing where somebody broke it: it is replaced whole, never repaired."""
+    try:
+        return tomllib.loads(ours.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}
+
+
+def _v2(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The plugins' tables that containerd 1.x honours, of a file that may hold those of 2.x as well."""
+    plugins = tree.get("plugins", {})
+    return {key: value for key, value in plugins.items() if key == "io.containerd.grpc.v1.cri"}
+
+
+def _less(kept: Mapping[str, Any], stated: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What still has to be restated beside what the file has come to state by itself."""
+    runtimes = {
+        name: table for name, table in kept.get("runtimes", {}).items() if name not in stated.get("runtimes", {})
+    }
+    rest = {key: value for key, value in kept.items() if key != "runtimes" and key not in stated}
+    return {**rest, **({"runtimes": runtimes} if runtimes else {})}
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:

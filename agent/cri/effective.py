@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.cri.handler import Handler
 
-_SECRET = re.compile(r"(?i)pass|auth|token|secret")
+_SECRET = re.compile(r"(?i)pass|auth|token|secret|header|key")
 _PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 """Where the runtimes are: in schema 3 and 4, and in schema 2. A dump is always in the daemon's own schema."""
 
@@ -54,10 +54,10 @@ def others_changed(before: Mapping[str, Any], after: Mapping[str, Any], ours: Se
     old, new = dict(_leaves(before, ours)), dict(_leaves(after, ours))
     lines = []
     for path in sorted(old.keys() | new.keys()):
-        was, now = old.get(path, "(not there)"), new.get(path, "(not there)")
-        if was != now:
-            shown = ("…", "…") if _SECRET.search(path) else (repr(was), repr(now))
-            lines.append(f"{path}: {shown[0]} → {shown[1]}")
+        was, now = (repr(tree[path]) if path in tree else "(not there)" for tree in (old, new))
+        if was != now:  # as text: for Python 1, 1.0 and True are equal, for containerd they are not
+            name = ".".join(path)
+            lines.append(f"{name}: … → …" if _SECRET.search(name) else f"{name}: {was} → {now}")
     return lines
 
 
@@ -76,6 +76,8 @@ def without_effect(after: Mapping[str, Any], handlers: Sequence[Handler], gone: 
             "privileged_without_host_devices": handler.privileged_without_host_devices,
             "options.ConfigPath": handler.config_path,
         }
+        if handler.snapshotter and "snapshotter" in table:  # containerd 1.6 does not know it
+            wanted["snapshotter"] = handler.snapshotter
         if handler.runtime_path:
             wanted["runtime_path"] = handler.runtime_path
         for key, value in wanted.items():
@@ -85,20 +87,20 @@ def without_effect(after: Mapping[str, Any], handlers: Sequence[Handler], gone: 
     return lines
 
 
-def _leaves(tree: Mapping[str, Any], ours: Sequence[str]) -> Iterator[tuple[str, object]]:
+def _leaves(tree: Mapping[str, Any], ours: Sequence[str]) -> Iterator[tuple[tuple[str, ...], object]]:
     skipped: set[tuple[str, ...]] = {("imports",)}
     for plugin in _PLUGINS:
         skipped |= {("plugins", plugin, "containerd", "runtimes", name) for name in ours}
     skipped |= {("plugins", "io.containerd.cri.v1.images", "runtime_platforms", name) for name in ours}
 
-    def walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+    def walk(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
         if path in skipped:
             return
         if isinstance(value, dict):
             for key, item in value.items():
                 yield from walk(item, (*path, key))
         else:
-            yield ".".join(path), value
+            yield path, value
 
     return walk(dict(tree), ())
 

@@ -6,7 +6,7 @@ not read unless the file says so (measured on 2.2.7, 2.3.4 and newer).
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -48,24 +48,42 @@ def content(handlers: Sequence[Handler], kept: Mapping[str, Any], version: int) 
     ).encode()
 
 
-def place(root: bytes, root_path: str) -> Placement:
+def place(root: bytes, root_path: str, standing: Collection[str] = ()) -> Placement:
     """Chooses the drop-in's place, an import for it included.
+
+    Args:
+        root: the root file.
+        root_path: its path on the host.
+        standing: those of `places` where a drop-in of ours stands: it stays there, however imports were reordered.
 
     Raises:
         KatanodeError: `EDIT_IMPOSSIBLE` when `imports` is not an ordinary array of strings.
     """
-    plain = remove(root, root_path)
-    for pattern in imports_of(plain):
-        found = _usable(pattern, root_path)
-        if found:
-            return Placement(found, plain)
-    own = own_glob(root_path)
-    return Placement(own.replace("*", NAME), add(plain, own))
+    found, own = places(root, root_path), own_path(root_path)
+    if found:
+        # Our own folder, once imported, is as good as any: only a new file looks for the first glob of others.
+        preferred = [path for path in found if path in standing or path == own]
+        return Placement((preferred or found)[0], root)
+    return Placement(own, add(root, own_glob(root_path)))
+
+
+def places(root: bytes, root_path: str) -> list[str]:
+    """Where a file of ours would be found by the root file's imports, in their order.
+
+    Raises:
+        KatanodeError: `EDIT_IMPOSSIBLE` when `imports` is not an ordinary array of strings.
+    """
+    return [found for pattern in imports_of(root) if (found := _usable(pattern, root_path))]
 
 
 def own_glob(root_path: str) -> str:
     """The glob of the folder that is katanode's alone."""
     return str(PurePosixPath(root_path).parent / OWN_FOLDER / "*.toml")
+
+
+def own_path(root_path: str) -> str:
+    """The drop-in's path in that folder."""
+    return own_glob(root_path).replace("*", NAME)
 
 
 def remove(root: bytes, root_path: str) -> bytes:
@@ -148,19 +166,55 @@ def _own_line(pattern: str) -> str:
 
 
 def drop(root: bytes, pattern: str) -> bytes:
-    """The root file without that import: the exact opposite of `add`."""
+    """The root file without that import: the exact opposite of `add`, and right also where people changed the array.
+
+    Only the `imports` statement is looked at: comments and other strings that name the folder are not ours.
+    """
     text = root.decode()
-    line = _own_line(pattern)
-    for eol in ("\r\n", "\n"):
-        for piece in (line + eol, eol + line):
-            at = text.find(piece)
-            is_line = at == 0 or (at > 0 and (text[at - 1] == "\n" or piece.startswith(eol)))
-            if is_line and (piece.endswith(eol) or at + len(piece) == len(text)):
-                return (text[:at] + text[at + len(piece) :]).encode()
-    for element in (f', "{pattern}"', f'"{pattern}"'):
-        if element in text:
-            return text.replace(element, "", 1).encode()
+    statement = next((s for s in _top_level(text) if s.key == "imports"), None)
+    if statement is None:
+        return root
+    after = _line_after(text, statement.end)
+    if text[statement.line : after].rstrip() == _own_line(pattern):
+        # Without a line end of its own the line was added behind one that had none either.
+        at = statement.line if text[:after].endswith("\n") else len(text[: statement.line].removesuffix("\n"))
+        at -= at < statement.line and text[:at].endswith("\r")
+        return (text[:at] + text[after:]).encode()
+    elements = list(_elements(text, statement))
+    for number, (start, end) in enumerate(elements):
+        if tomllib.loads(f"x = {text[start:end]}")["x"] == pattern:
+            before = elements[number - 1][1] if number else None
+            return _without_element(text, statement, before, (start, end)).encode()
     return root
+
+
+def _without_element(text: str, statement: _Statement, before: int | None, element: tuple[int, int]) -> str:
+    """The text without one element of an array and one comma."""
+    start, end = element
+    if before is not None and text[before:start] == ", ":  # as `add` wrote it
+        return text[:before] + text[end:]
+    comma = _comma(text, end, statement.end)
+    if comma is None:
+        lead = _comma(text, before, start) if before is not None else None
+        rest = text[:start] + text[end:]
+        return rest if lead is None else rest[:lead] + rest[lead + 1 :]
+    head, tail = text[:start], text[end:comma] + text[comma + 1 :]
+    line = head.rpartition("\n")[2]
+    if not line.strip() and "\n" in head and not tail.partition("\n")[0].strip():
+        return head[: len(head) - len(line)] + tail.partition("\n")[2]  # it had the line to itself
+    return head + tail.removeprefix(" ")
+
+
+def _comma(text: str, at: int, end: int) -> int | None:
+    """The first comma from `at` on, comments left out; None where something else or the end comes first."""
+    while at < end:
+        if text[at] == "#":
+            at = _line_after(text, at)
+        elif text[at] in " \t\r\n":
+            at += 1
+        else:
+            return at if text[at] == "," else None
+    return None
 
 
 def _top_level(text: str) -> Iterator[_Statement]:
@@ -223,15 +277,19 @@ def _last_element(text: str, statement: _Statement) -> tuple[int, str]:
     """Where a further element goes, directly behind the last, and what joins it to that."""
     if text[statement.value : statement.value + 1] != "[":
         raise _odd("`imports` is not an array")
-    at, last = statement.value + 1, 0
+    elements = list(_elements(text, statement))
+    return (elements[-1][1], ", ") if elements else (statement.value + 1, "")
+
+
+def _elements(text: str, statement: _Statement) -> Iterator[tuple[int, int]]:
+    """Begin and end of each string in an array of strings."""
+    at = statement.value + 1
     while at < statement.end:
         if text[at] in "\"'":
-            at = last = _after_string(text, at)
-        elif text[at] == "#":
-            at = _line_after(text, at)
+            start, at = at, _after_string(text, at)
+            yield start, at
         else:
-            at += 1
-    return (last, ", ") if last else (statement.value + 1, "")
+            at = _line_after(text, at) if text[at] == "#" else at + 1
 
 
 def _line_after(text: str, at: int) -> int:

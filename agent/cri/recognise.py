@@ -68,7 +68,7 @@ def read(data: bytes, path: str) -> Document:
         KatanodeError: `CONFIG_EMPTY`, `CONFIG_NOT_TEXT`, `CONFIG_TEMPLATE`, `CONFIG_INVALID`, `CONFIG_SCHEMA_OLD`,
             `CONFIG_SCHEMA_UNKNOWN`, `CRI_DISABLED`.
     """
-    if not data.strip():
+    if not data.removeprefix(_BOM).strip():
         raise KatanodeError(Reason.CONFIG_EMPTY, f"{path} is empty", evidence=f"{len(data)} bytes")
     text = _text(data, path)
     if path.endswith(_TEMPLATE_NAMES):
@@ -122,7 +122,7 @@ def _where(text: str, error: str) -> str:
     match = re.search(r"at line (\d+)", error)
     if match is None:
         return error
-    lines = text.splitlines()
+    lines = text.split("\n")  # as the parser counts: splitlines knows eight more line ends
     number = int(match[1])
     line = lines[number - 1].strip() if number <= len(lines) else ""
     if re.search(r"(?i)pass|auth|token|secret", line):

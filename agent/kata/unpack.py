@@ -185,11 +185,11 @@ def _linked(tree: _Tree, member: tarfile.TarInfo) -> Path:
     The disk is asked, since an earlier archive may have brought the link: its second name would stand elsewhere, and
     from there its target may lead out.
     """
-    source = _relative(member.linkname)
+    source, what = _relative(member.linkname), f"is a hard link to {member.linkname[:200]!r}"
     if source is None or any(os.path.islink(tree.folder / part) for part in (*_ancestors(source), source)):
-        raise _unsafe(member.name, f"is a hard link to {member.linkname}")
+        raise _unsafe(member.name, what)
     if not (tree.folder / source).is_file():
-        raise _unsafe(member.name, f"is a hard link to {member.linkname}, which is not in the archive before it")
+        raise _unsafe(member.name, f"{what}, which is not in the archive before it")
     return tree.folder / source
 
 
@@ -244,7 +244,7 @@ def _link_target(member: tarfile.TarInfo, parent: str) -> str:
     up = len(parts) - len(_after_ups(parts))
     depth = len(parent.split("/")) if parent else 0
     if target.startswith("/") or not target or up > depth or ".." in _after_ups(parts):
-        raise _unsafe(member.name, f"is a link to {member.linkname}")
+        raise _unsafe(member.name, f"is a link to {member.linkname[:200]!r}")
     return target
 
 
