@@ -1,12 +1,12 @@
 """What is to be done: a pure function of what was found, so that it can be shown before anything happens."""
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.cri.activation import Change
+from agent.cri.masking import masked
 from agent.prepare import HostFacts
 
 
@@ -140,11 +140,8 @@ def _diffs(changed: Mapping[str, tuple[bytes, bytes]]) -> str:
     return "\n".join(diff(name, now, wanted) for name, (now, wanted) in changed.items())
 
 
-_SECRET = re.compile(r"(?i)^(\s*[+ -]?\s*\S*(?:password|auth|token|secret)\S*\s*=\s*).*")
-
-
 def diff(name: str, before: bytes, after: bytes) -> str:
     """A unified diff without line ends, secrets masked: a runtime's configuration may hold registry credentials."""
     old, new = (data.decode("utf-8", "backslashreplace").splitlines() for data in (before, after))
     lines = difflib.unified_diff(old, new, fromfile=name, tofile=name, lineterm="", n=2)
-    return "\n".join(_SECRET.sub(r"\1…", line) for line in lines)
+    return "\n".join(line if number < 2 else masked(line) for number, line in enumerate(lines))

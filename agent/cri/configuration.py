@@ -14,6 +14,7 @@ from agent.cri.daemon import Daemon
 from agent.cri.dump import printed, staged
 from agent.cri.handler import Handler
 from agent.cri.journal import FileChange
+from agent.cri.masking import masked
 from agent.errors import KatanodeError
 from agent.host import files
 from agent.host.process import Runner
@@ -306,7 +307,7 @@ class Configuration:
 
     def _generated(self, instead: str) -> KatanodeError:
         lines = files.read_bounded(self._root(self._path)).decode("utf-8", "replace").splitlines()
-        said = [line.strip() for line in lines[:10] if line.lstrip().startswith("#")]
+        said = [masked(line.strip()) for line in lines[:10] if line.lstrip().startswith("#")]
         evidence = (
             "its first lines: " + " ".join(said)[:300] if said else f"it stands in {PurePosixPath(self._path).parent}"
         )

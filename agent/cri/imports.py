@@ -139,7 +139,7 @@ def add(root: bytes, pattern: str) -> bytes:
     line = _own_line(pattern)
     version = next((s for s in statements if s.key == "version"), None)
     at = _line_after(text, version.end) if version is not None else _after_comments(text)
-    if at and text[at - 1] != "\n":  # the file ends there, without a line end
+    if at and text[at - 1] not in f"\n{_BOM}":  # the file ends there, without a line end
         return (text[:at] + eol + line + text[at:]).encode()
     return (text[:at] + line + eol + text[at:]).encode()
 
@@ -155,7 +155,7 @@ def replaced(root: bytes, paths: Sequence[str]) -> bytes:
     there = next((s for s in _top_level(text) if s.key == "imports"), None)
     if there is None:
         at = _after_comments(text)
-        gap = "\n" if at and text[at - 1] != "\n" else ""
+        gap = "\n" if at and text[at - 1] not in f"\n{_BOM}" else ""
         return (text[:at] + f"{gap}imports = {array}\n" + text[at:]).encode()
     return (text[: there.value] + array + text[there.end :]).encode()
 
@@ -266,7 +266,8 @@ def _after_string(text: str, at: int) -> int:
         end = at + 3
         while end < len(text) and not text.startswith(quote * 3, end):
             end += 2 if text[end] == "\\" and quote == '"' else 1
-        return end + 3
+        rest = text[end + 3 : end + 5]  # up to two quotes of the text's own may stand before the closing ones
+        return end + 3 + len(rest) - len(rest.lstrip(quote))
     end = at + 1
     while end < len(text) and text[end] not in (quote, "\n"):
         end += 2 if text[end] == "\\" and quote == '"' else 1
@@ -299,7 +300,7 @@ def _line_after(text: str, at: int) -> int:
 
 def _after_comments(text: str) -> int:
     """Behind the comments that a file begins with: k0s compares the first line byte for byte."""
-    at = 0
+    at = len(text) - len(text.removeprefix(_BOM))
     while text.startswith("#", at):
         at = _line_after(text, at)
     return at

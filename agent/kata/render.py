@@ -132,7 +132,8 @@ def install(root: HostRoot, handler: str, release_id: str, rendered: Mapping[str
     files.make_folder(home)
     if installed_at(target) != dict(rendered):
         _write(target, rendered)
-    files.link_atomic(link, target.name)
+    if before != target.name:
+        files.link_atomic(link, target.name)
     for stale in home.glob(f".{release_id}.*"):
         # The one before stays: a sandbox that is being made may be reading it.
         if stale.name not in {target.name, before}:
@@ -187,11 +188,13 @@ def collect(root: HostRoot, handlers: Mapping[str, object], releases: frozenset[
     """Removes renderings of handlers that are not wanted and of releases that are gone."""
     with contextlib.suppress(FileNotFoundError):
         for home in root(FOLDER).iterdir():
+            if not home.is_dir() or home.is_symlink():
+                continue  # somebody else's
             for entry in home.iterdir():
                 if entry.is_symlink() and entry.name != BASE and entry.name not in releases:
                     files.remove(entry)
                 elif entry.name.startswith(".") and entry.name[1:].rpartition(".")[0] not in releases:
-                    shutil.rmtree(entry)
+                    shutil.rmtree(entry, ignore_errors=True)  # an editor may have left a file
             if home.name not in handlers and not any(e.is_dir() and not e.is_symlink() for e in home.iterdir()):
                 shutil.rmtree(home)
 

@@ -238,8 +238,9 @@ def _link_target(member: tarfile.TarInfo, parent: str) -> str:
     `..` may only lead: behind a name it would start from wherever a link of that name leads.
     """
     target = member.linkname
-    if target.startswith(f"/{PREFIX}/"):
-        target = posixpath.relpath(target.removeprefix(f"/{PREFIX}/"), parent or ".")
+    if target.startswith(f"/{PREFIX}/") and ".." not in target.split("/"):
+        # Both from a root: relpath would start from the current folder.
+        target = posixpath.relpath(target.removeprefix(f"/{PREFIX}"), f"/{parent}")
     parts = [part for part in target.split("/") if part not in {"", "."}]
     up = len(parts) - len(_after_ups(parts))
     depth = len(parent.split("/")) if parent else 0

@@ -1,6 +1,7 @@
 """Releases: whole and verified or not there, and gone only when nothing alive needs them."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -319,3 +320,93 @@ def test_importing_is_cheap() -> None:
     code = "import sys, agent.kata.releases; print('zstandard' in sys.modules, 'rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+EXCHANGED = """
+import os, sys
+from pathlib import Path
+from agent.host.root import HostRoot
+from agent.kata import releases
+from agent.settings import Kata
+root, name, sha256, release = HostRoot(Path(sys.argv[1])), *sys.argv[2:]
+releases.shutil.rmtree = lambda path, **_: os._exit(7)
+wish = releases.Wanted("9.9.9", release, ((name, sha256),))
+releases.install(root, Kata(version="9.9.9", source="/media"), wish, lambda *_: None)
+"""
+
+
+def test_a_run_killed_right_behind_the_exchange_leaves_the_new_tree_whole(root: HostRoot) -> None:
+    wish = wanted(root)
+    release = install(root, wish)
+    _grow(root(release.path))
+    (_, sha256), *_ = wish.archives
+    argv = [sys.executable, "-c", EXCHANGED, str(root.path), MAIN, sha256, wish.id]
+    assert subprocess.run(argv, check=False).returncode == 7
+    assert there(root) == [f".staging-{wish.id}", wish.id]
+    releases.verify(root, release)
+    assert releases.installed(root) == (release,)
+    releases.sweep(root)
+    assert there(root) == [wish.id]
+
+
+def test_an_installation_killed_at_any_time_leaves_the_standing_release_whole(root: HostRoot) -> None:
+    wish = wanted(root, *MEMBERS, *[t.file(f"opt/kata/{i}", os.urandom(1 << 18)) for i in range(8)])
+    (_, sha256), *_ = wish.archives
+    argv = [sys.executable, "-c", CHILD, str(root.path), MAIN, sha256, "0.0"]
+    start = time.monotonic()
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    took = time.monotonic() - start
+    for share in range(4, 11):
+        with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as child:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(took * share / 10)
+            child.kill()
+        release = releases.find(root, "9.9.9-x")
+        assert release is not None, "what stands is exchanged in one step"
+        releases.verify(root, release)
+    install(root, wish)
+    assert there(root) == sorted(["9.9.9-x", wish.id])
+
+
+def test_only_what_names_a_release_itself_uses_it(root: HostRoot, tmp_path: Path) -> None:
+    release = install(root, wanted(root))
+    proc = tmp_path / "proc"
+    for name in ("self", "17", "18"):  # the first is no process, the second ended meanwhile
+        (proc / name).mkdir(parents=True)
+    assert releases.in_use(root, proc) == frozenset()
+    (proc / "18/cmdline").write_bytes(b"vmm\0--kernel\0" + f"{release.path}/share/vmlinux".encode() + b"\0")
+    assert releases.in_use(root, proc) == {release.id}
+    (proc / "18/cmdline").write_bytes(f"{release.path}-other/bin/x".encode())
+    assert releases.in_use(root, proc) == frozenset()
+    (proc / "18/exe").symlink_to(f"{release.path}/bin/x (deleted)")
+    assert releases.in_use(root, proc) == {release.id}
+
+
+def test_a_release_that_stands_is_exchanged_for_the_same(root: HostRoot) -> None:
+    wish = wanted(root)
+    first = install(root, wish)
+    before = root(first.path).stat().st_ino
+    assert install(root, wish) == first
+    assert root(first.path).stat().st_ino != before
+    releases.verify(root, first)
+    assert there(root) == [wish.id]
+
+
+def test_a_manifest_says_what_a_release_was_made_from(root: HostRoot) -> None:
+    wish = wanted(root)
+    release = install(root, wish)
+    manifest = json.loads((root(release.path) / releases.MANIFEST).read_text())
+    assert manifest["version"] == "9.9.9"
+    assert manifest["archives"] == dict(wish.archives)
+    assert set(manifest["files"]) == {"bin/containerd-shim-kata-v2", "share/image", "share/link"}
+
+
+@pytest.mark.parametrize("junk", [b"", b"[]", b"7", b"\xff"])
+def test_a_manifest_that_is_none_makes_no_release(root: HostRoot, junk: bytes) -> None:
+    release = install(root, wanted(root))
+    (root(release.path) / releases.MANIFEST).write_bytes(junk)
+    assert releases.find(root, release.id) is None
+    assert releases.find(root, "") is None
+    assert releases.installed(root) == ()
+    assert install(root, wanted(root)) == release
+    releases.verify(root, release)

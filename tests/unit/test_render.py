@@ -1,6 +1,7 @@
 """What is accepted is what Kata reads: written TOML reads back, for every key of every base file."""
 
 import math
+import os
 import string
 import tempfile
 import tomllib
@@ -171,3 +172,161 @@ def test_a_program_of_the_operators_own_is_added_to_the_list_that_kata_wants_it_
     wanted = one("hypervisor.clh", "path", "/usr/local/bin/cloud-hypervisor")
     allowed = in_force(base, wanted, HostRoot(tmp_path), "hypervisor.clh", "valid_hypervisor_paths")
     assert allowed == [f"{RELEASE}/bin/cloud-hypervisor", "/usr/local/bin/cloud-hypervisor"]
+
+
+ONE = {render.BASE: b"a = 1\n", render.RELEASE: b"a = 2\n"}
+TWO = {**ONE, render.SETTINGS: b"a = 3\n"}
+THREE = {**ONE, render.SETTINGS: b"a = 4\n"}
+
+
+def tree(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Every entry with what tells whether it was touched."""
+    found = {}
+    for path in folder.rglob("*"):
+        stat = path.lstat()
+        target = os.readlink(path) if path.is_symlink() else ""
+        found[str(path.relative_to(folder))] = (target, stat.st_ino, stat.st_mtime_ns, stat.st_mode)
+    return found
+
+
+def home_of(root: HostRoot, handler: str = "kata-clh") -> Path:
+    return root(f"{render.FOLDER}/{handler}")
+
+
+def test_the_runtimes_path_leads_over_one_link_to_a_folder_without_links(tmp_path: Path) -> None:
+    root = HostRoot(tmp_path)
+    assert render.install(root, "kata-clh", "4.1.0-aa", TWO) == ""
+    render.publish(root, "kata-clh", "4.1.0-aa")
+    links = {name: what[0] for name, what in tree(home_of(root)).items() if what[0]}
+    target = links.pop("4.1.0-aa")
+    assert str(target).startswith(".4.1.0-aa.")
+    assert links == {render.BASE: f"4.1.0-aa/{render.BASE}"}
+    folder = home_of(root) / str(target)
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == set(TWO)
+    assert render.config_path("kata-clh", "4.1.0-aa") == f"{render.FOLDER}/kata-clh/4.1.0-aa/{render.BASE}"
+
+
+def test_what_is_installed_already_is_not_touched(tmp_path: Path) -> None:
+    root = HostRoot(tmp_path)
+    render.install(root, "kata-clh", "r1", ONE)
+    render.publish(root, "kata-clh", "r1")
+    before = tree(tmp_path)
+    name = render.install(root, "kata-clh", "r1", ONE)
+    assert name.startswith(".r1.")
+    assert not render.publish(root, "kata-clh", "r1")
+    render.collect(root, {"kata-clh": None}, frozenset({"r1"}))
+    assert tree(tmp_path) == before
+
+
+def test_the_rendering_before_stays_for_sandboxes_that_read_it_and_older_ones_go(tmp_path: Path) -> None:
+    root = HostRoot(tmp_path)
+    render.install(root, "kata-clh", "r2", ONE)
+    render.install(root, "kata-clh", "r1", ONE)
+    first = os.readlink(home_of(root) / "r1")
+    assert render.install(root, "kata-clh", "r1", TWO) == first
+    second = os.readlink(home_of(root) / "r1")
+    assert {first, second} <= {p.name for p in home_of(root).iterdir()}
+    assert render.install(root, "kata-clh", "r1", THREE) == second
+    there = {p.name for p in home_of(root).iterdir()}
+    assert second in there
+    assert first not in there
+    assert render.installed(root, "kata-clh", "r2") == ONE
+
+
+def test_a_switch_back_after_a_first_installation_leaves_no_path(tmp_path: Path) -> None:
+    root = HostRoot(tmp_path)
+    before = render.install(root, "kata-clh", "r1", ONE)
+    for _ in range(2):
+        render.switch_back(root, "kata-clh", "r1", before)
+        assert render.installed(root, "kata-clh", "r1") == {}
+        assert not (home_of(root) / "r1").is_symlink()
+    render.install(root, "kata-clh", "r1", ONE)
+    render.switch_back(root, "kata-clh", "r1", ".r1.gone")
+    assert render.installed(root, "kata-clh", "r1") == ONE, "a path that works is better than one that leads nowhere"
+
+
+def test_what_a_killed_run_left_half_written_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = HostRoot(tmp_path)
+    for after in range(4):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            _interrupt_write(patch, after)
+            render.install(root, "kata-clh", "r1", TWO)
+        assert render.installed(root, "kata-clh", "r1") == {}
+    render.install(root, "kata-clh", "r1", TWO)
+    assert render.installed(root, "kata-clh", "r1") == TWO
+    render.collect(root, {}, frozenset())
+    assert list(root(render.FOLDER).iterdir()) == []
+
+
+def _interrupt_write(patch: pytest.MonkeyPatch, after: int) -> None:
+    count = iter(range(100))
+
+    def counted(plain: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> None:
+            if next(count) == after:
+                raise KeyboardInterrupt
+            plain(*arguments, **more)
+
+        return call
+
+    for name in ("write_atomic", "link_atomic"):
+        patch.setattr(render.files, name, counted(getattr(render.files, name)))
+
+
+def test_a_collection_takes_what_nobody_wants_and_leaves_the_rest(tmp_path: Path) -> None:
+    root = HostRoot(tmp_path)
+    for handler in ("kata-clh", "kata-qemu"):
+        for release in ("r1", "r2"):
+            render.install(root, handler, release, ONE)
+        render.publish(root, handler, "r2")
+    (root(render.FOLDER) / "README").write_text("somebody's")
+    (home_of(root) / ".configuration.toml.swp").write_text("an editor's")
+    render.collect(root, {"kata-clh": None}, frozenset({"r2"}))
+    assert render.installed(root, "kata-clh", "r1") == {}
+    assert render.installed(root, "kata-clh", "r2") == ONE
+    assert render.installed(root, "kata-qemu", "r2") == ONE, "sandboxes of a handler may outlive the wish for it"
+    render.collect(root, {"kata-clh": None}, frozenset())
+    assert not home_of(root, "kata-qemu").exists()
+    assert (root(render.FOLDER) / "README").exists()
+
+
+def test_removing_all_takes_katanodes_folder_and_nothing_else(tmp_path: Path) -> None:
+    root = HostRoot(tmp_path)
+    render.install(root, "kata-clh", "r1", ONE)
+    root(f"{render.HOME}/configuration.toml").write_text("theirs")
+    for _ in range(2):
+        render.remove_all(root)
+        assert [p.name for p in root(render.HOME).iterdir()] == ["configuration.toml"]
+    render.collect(root, {}, frozenset())
+
+
+@every
+def test_every_path_in_force_is_in_the_release_and_drop_ins_hold_known_keys_only(
+    shared: Path, tmp_path: Path, version: str, name: str, runtime: Flavour
+) -> None:
+    base = base_of(shared, version, name, runtime)
+    hypervisor = base.handler.hypervisor
+    wanted = Handler(
+        hypervisor={hypervisor: {"enable_debug": True, "kernel": base.hypervisor["kernel"]}},
+        annotations=("default_vcpus",),
+    )
+    rendered = render.render(base, tunables.check(base, wanted, node_with(base, tmp_path)))
+    assert set(rendered) == {render.BASE, render.RELEASE, render.SETTINGS}
+    for path in _strings(render.effective(rendered)):
+        assert not path.startswith("/opt/kata/"), path
+    for drop_in in (render.RELEASE, render.SETTINGS):
+        for kind, tables in tomllib.loads(rendered[drop_in].decode()).items():
+            for key, item in tables.items():
+                if isinstance(item, dict):
+                    assert item.keys() <= base.known[f"{kind}.{key}"].keys(), drop_in
+                else:
+                    assert key in base.known[kind], drop_in
+    assert tomllib.loads(rendered[render.SETTINGS].decode())["hypervisor"][hypervisor]["enable_debug"]
+
+
+def _strings(item: object) -> list[str]:
+    if isinstance(item, dict):
+        return [text for part in item.values() for text in _strings(part)]
+    if isinstance(item, list):
+        return [text for part in item for text in _strings(part)]
+    return [item] if isinstance(item, str) else []

@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -32,6 +33,8 @@ class Server:
         cuts: after how many bytes the connections end, one connection each; then none ends early.
         answers: status codes for the next requests in place of the file.
         location: where redirects lead.
+        stalls: after how many bytes the connections fall silent, one connection each; then none does.
+        over: set at the end: who is silent may go.
         seen: the `Range` of each request.
     """
 
@@ -42,8 +45,10 @@ class Server:
     cuts: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     location: str = ""
+    stalls: list[int] = field(default_factory=list)
     chunked: bool = False
     seen: list[str | None] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -72,6 +77,8 @@ class Server:
             handler.send_header("ETag", self.tag)
         body = self.data[start:]
         sent = body[: self.cuts.pop(0)] if self.cuts else body
+        silent = bool(self.stalls)
+        sent = body[: self.stalls.pop(0)] if silent else sent
         if self.chunked:
             handler.send_header("Transfer-Encoding", "chunked")
             handler.end_headers()
@@ -82,11 +89,15 @@ class Server:
             handler.send_header("Content-Length", str(len(body)))
             handler.end_headers()
             handler.wfile.write(sent)
+            if silent:
+                self.over.wait(10)
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority of one's own, `ca.pem`, and a certificate for localhost by it."""
+    if shutil.which("openssl") is None:
+        pytest.skip(reason="openssl, which makes the certificates, is not here")
     folder = tmp_path_factory.mktemp("authority")
     new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
     for argv in (
@@ -122,6 +133,7 @@ def server(authority: Path) -> Iterator[Server]:
         thread = threading.Thread(target=http_server.serve_forever, args=(0.02,))
         thread.start()
         yield made
+        made.over.set()
         http_server.shutdown()
         thread.join()
 
@@ -412,3 +424,76 @@ def test_links_of_the_host_are_followed_on_the_host(root: HostRoot) -> None:
     (root.path / "data" / NAME).write_bytes(DATA)
     (root.path / "media").symlink_to("/data")
     assert fetch(root, "/media") == DATA
+
+
+def test_a_line_that_falls_silent_is_given_up_and_taken_up_again(
+    root: HostRoot, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_STALL", 0.3)
+    server.stalls = [2 << 20, 1 << 20]
+    assert fetch(root, server.url) == DATA
+    assert server.seen == [None, f"bytes={2 << 20}-", f"bytes={3 << 20}-"]
+
+
+def test_a_line_that_stays_silent_is_said_to(root: HostRoot, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_STALL", 0.1)
+    server.stalls = [0] * 50
+    error = fails(root, server.url)
+    assert error.reason is Reason.RELEASE_UNREACHABLE
+    assert "timed out" in error.evidence
+    assert len(server.seen) == 6
+
+
+def test_a_server_that_never_shakes_hands_is_given_up(root: HostRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_STALL", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        error = fails(root, f"https://localhost:{mute.getsockname()[1]}")
+    assert error.reason is Reason.RELEASE_UNREACHABLE
+    assert "timed out" in error.evidence
+
+
+def test_the_waits_between_tries_grow_and_end(root: HostRoot, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("agent.kata.source.time.sleep", waits.append)
+    server.answers = [503] * 50
+    assert "HTTP 503" in fails(root, server.url).evidence
+    assert waits == sorted(waits)
+    assert 0 < sum(waits) < 60
+    assert len(server.seen) == 6
+
+
+def test_an_unfinished_download_leaves_no_whole_file(root: HostRoot, server: Server) -> None:
+    server.cuts = [2 << 20] + [0] * 50
+    fails(root, server.url)
+    assert downloads(root) == [f"{NAME}.part", f"{NAME}.part.json"]
+    assert root(f"{source.DOWNLOADS}/{NAME}.part").read_bytes() == DATA[: 2 << 20]
+
+
+def test_another_authority_does_not_do(root: HostRoot, server: Server, tmp_path: Path) -> None:
+    argv = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=x -keyout k -out other.pem"
+    subprocess.run(["openssl", *argv.split()], cwd=tmp_path, check=True, capture_output=True)
+    error = fails(root, server.url, ca_file="/other.pem")
+    assert "certificate verify failed" in error.evidence
+    assert server.seen == []
+
+
+def test_a_proxy_that_refuses_is_quoted_without_its_password(root: HostRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    client.recv(4096)
+                    client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+                    client.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        monkeypatch.setenv("https_proxy", f"http://user:hunter2@127.0.0.1:{listener.getsockname()[1]}")
+        error = fails(root, "https://kata.example")
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert "407" in error.evidence
+    assert "proxies in the environment: https" in error.evidence
+    assert "hunter2" not in f"{error}{error.evidence}{error.remedy}"

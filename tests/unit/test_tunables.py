@@ -34,7 +34,8 @@ ARTICLE = {
             "virtio_fs_cache": "auto",
             "virtio_fs_cache_size": 0,
             "enable_debug": False,
-            "kernel_params": "systemd.unit=kata-containers.target",
+            "kernel_params": "systemd.unit=kata-containers.target systemd.mask=systemd-networkd.service"
+            " systemd.mask=systemd-networkd.socket",
             "block_device_driver": "virtio-blk-pci",
             "disable_block_device_use": False,
             "disable_vhost_net": False,
@@ -258,3 +259,113 @@ def test_what_breaks_kata_in_a_rendering_is_seen_and_mended(root: HostRoot) -> N
     assert render.installed(root, "kata-clh", "r1") != wanted
     render.install(root, "kata-clh", "r1", wanted)
     assert render.installed(root, "kata-clh", "r1") == wanted
+
+
+WRONG: dict[tuple[str, Flavour], dict[str, str]] = {
+    ("3.2.0", "go"): {
+        "hypervisor.clh.block_device_driver": '"virtio-blk"',
+        "hypervisor.clh.enable_iommu": 'annotations = ["enable_iommu"]',
+        "runtime.name": "remove it",
+    },
+    ("4.1.0", "rust"): {
+        "hypervisor.clh.enable_iommu": "has no effect on Cloud Hypervisor",
+        "runtime.name": '"virt_container"',
+    },
+}
+WRONG_EVERYWHERE = {
+    "hypervisor.clh.machine_type": "has no effect on Cloud Hypervisor",
+    "hypervisor.clh.enable_iommu_platform": "has no effect on Cloud Hypervisor",
+    "hypervisor.clh.disable_vhost_net": "has no effect on Cloud Hypervisor",
+    "runtime.disable_guest_selinux": "[handlers.kata-clh.hypervisor.clh]",
+}
+
+
+@pytest.mark.parametrize(("version", "runtime"), WRONG)
+def test_each_line_of_the_article_alone_is_judged_as_in_the_whole(
+    shared: Path, root: HostRoot, version: str, runtime: Flavour
+) -> None:
+    base = base_of(shared, version, "kata-clh", runtime)
+    wrong = WRONG[version, runtime] | WRONG_EVERYWHERE
+    whole = problems(base, root, Handler(**ARTICLE))
+    assert whole.keys() == wrong.keys()
+    for place, advice in wrong.items():
+        assert advice in whole[place]
+    lines = 0
+    for section, tables in ARTICLE.items():
+        for table, keys in tables.items() if section != "runtime" else [("", tables)]:
+            for key, item in keys.items():
+                lines += 1
+                place = ".".join(filter(None, (section, table, key)))
+                alone = Handler(**{section: {table: {key: item}} if table else {key: item}})
+                if place in wrong:
+                    assert list(problems(base, root, alone)) == [place]
+                    continue
+                told = render.effective(render.render(base, tunables.check(base, alone, root)))
+                here = told[section][table] if table else told[section]
+                pinned = isinstance(item, str) and item.startswith("/opt/kata/")
+                assert here[key] == (item.replace("/opt/kata", RELEASE) if pinned else item), place
+    assert lines == 28
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("defualt_vcpus", "default_vcpus"),
+        ("default_max_vcpus", "default_maxvcpus"),
+        ("virtiofs_cache", "virtio_fs_cache"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest(shared: Path, root: HostRoot, typed: str, meant: str) -> None:
+    for version, runtime in WRONG:
+        base = base_of(shared, version, "kata-clh", runtime)
+        told = problems(base, root, Handler(hypervisor={"clh": {typed: 1}}))
+        assert f"did you mean {meant}?" in told[f"hypervisor.clh.{typed}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("path", "remove it"),
+        ("kernel", "remove it"),
+        ("virtio_fs_extra_args", "another folder of the node"),
+        ("guest_hook_path", "programs of its own"),
+        ("default_maxvcpus", '"default_max_vcpus"'),
+        ("default_memroy", 'did you mean "default_memory"?'),
+        ("io.katacontainers.config.hypervisor.default_vcpus", '"default_vcpus"'),
+        ("io.katacontainers.config.agent.container_pipe_size", "need to be allowed"),
+        ("hugepage_type", "the Go runtime does not know it"),
+        (".*", "no such annotation"),
+        ("", "no such annotation"),
+    ],
+)
+def test_a_wrong_annotation_is_told_with_the_right_one(shared: Path, root: HostRoot, name: str, advice: str) -> None:
+    base = base_of(shared, "3.2.0", "kata-clh", "go")
+    assert advice in problems(base, root, Handler(annotations=(name,)))["annotations"]
+
+
+def test_no_annotations_means_none_and_nothing_said_means_the_releases_own(shared: Path, root: HostRoot) -> None:
+    base = base_of(shared, "3.2.0", "kata-clh", "go")
+    for wanted, there in ((Handler(annotations=()), []), (Handler(), base.hypervisor["enable_annotations"])):
+        rendered = render.render(base, tunables.check(base, wanted, root))
+        assert render.effective(rendered)["hypervisor"]["clh"]["enable_annotations"] == there
+
+
+def test_an_image_and_an_initrd_exclude_each_other(shared: Path, root: HostRoot) -> None:
+    base = base_of(shared, "3.2.0", "kata-clh", "go")
+    images = "/opt/kata/share/kata-containers"
+    both = {"image": f"{images}/kata-containers.img", "initrd": f"{images}/kata-containers-initrd.img"}
+    assert "excludes image" in problems(base, root, Handler(hypervisor={"clh": both}))["hypervisor.clh.initrd"]
+    neither = problems(base, root, Handler(hypervisor={"clh": {"image": ""}}))
+    assert "neither an image nor an initrd" in neither["hypervisor.clh.image"]
+    same = tunables.check(base, Handler(hypervisor={"clh": {"image": both["image"]}}), root)
+    assert render.effective(render.render(base, same))["hypervisor"]["clh"].get("initrd", "") == ""
+    blank = tunables.check(base, Handler(hypervisor={"clh": {**both, "image": ""}}), root)
+    assert render.effective(render.render(base, blank))["hypervisor"]["clh"]["image"] == ""
+
+
+@pytest.mark.parametrize(
+    "path", ["/opt/kata/../../etc/passwd", f"{RELEASE}/bin/cloud-hypervisor", "opt/kata/x", "/etc"]
+)
+def test_a_path_that_is_not_plain_is_refused(shared: Path, root: HostRoot, path: str) -> None:
+    base = base_of(shared, "3.2.0", "kata-clh", "go")
+    assert problems(base, root, Handler(hypervisor={"clh": {"kernel": path}}))["hypervisor.clh.kernel"]
