@@ -60,6 +60,7 @@ def apply(node: Node, options: Options) -> Report:
             node.remember(replace(node.remembered(), held=""))
         seen = survey(node, reinstall=options.reinstall)
         prepare.sweep(node, seen.daemon.config_path)
+        releases.sweep(node.root)
         planned = make(seen.facts)
         if not planned.steps and not planned.note:
             made = report(node, seen.release, seen.proofs, seen.findings)

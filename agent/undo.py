@@ -1,6 +1,5 @@
 """Going back: to the release before, or to a node without katanode."""
 
-import shutil
 from dataclasses import replace
 
 from agent import prepare
@@ -165,7 +164,7 @@ def _deactivate(node: Node, daemon: Daemon) -> None:
 def _remove(node: Node, state: State) -> tuple[Finding, ...]:
     links.remove(node.root)
     render.remove_all(node.root)
-    shutil.rmtree(node.root(releases.HOME), ignore_errors=True)
+    releases.remove_all(node.root)
     troubles = prepare.undo(node, state)
     for folder in state.folders:
         files.remove_empty(node.root(folder))

@@ -182,6 +182,14 @@ def remove(root: HostRoot, release: Release) -> None:
     shutil.rmtree(gone)
 
 
+def remove_all(root: HostRoot) -> None:
+    """Removes every release and what belongs to them; each out of its name first, as `remove` does."""
+    for release in installed(root):
+        with contextlib.suppress(OSError):
+            root(release.path).rename(root(f"{FOLDER}/{_STAGING}gone-{release.id}"))
+    shutil.rmtree(root(HOME), ignore_errors=True)
+
+
 def in_use(root: HostRoot, proc: Path = Path("/proc")) -> frozenset[str]:
     """The ids of releases that something alive names: a process by its program or arguments, or a sandbox.
 

@@ -232,6 +232,16 @@ def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_all_releases_go_at_once_or_not_at_all(root: HostRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(root, wanted(root))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("agent.kata.releases.shutil.rmtree", interrupted)
+        releases.remove_all(root)
+    assert releases.installed(root) == (), "a half of one would count as damaged by the next apply"
+    releases.sweep(root)
+    assert there(root) == []
+
+
 def test_a_release_goes_at_once_or_not_at_all(root: HostRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = install(root, wanted(root)), install(root, wanted(root, *MEMBERS, t.file("opt/kata/two")))
     # Raised, not signalled: a run in the background of a shell ignores the signal.
