@@ -1,6 +1,7 @@
 """Faults, one by one: containerd serves after each, files are the old or the new ones, the report says what came."""
 
 import hashlib
+import json
 import shutil
 import tarfile
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from crashing import Crasher
 
 from hack.lab.containerd import CONFIG
 from hack.standin import broken
@@ -58,13 +60,12 @@ def with_program(machine: "Machine", first: str) -> None:
 
 @either
 def test_a_daemon_that_refuses_the_new_file_keeps_the_old_one(machine: "Machine") -> None:
-    before = machine.config
     with_program(machine, 'grep -qs "runtimes.kata" "$2" /etc/containerd/.katanode-tmp-* && { echo "no" >&2; exit 1; }')
-    starts = machine.starts
+    before, starts = machine.snapshot(), machine.starts
     error = failure(machine, 1)
     assert error["reason"] == "RuntimeConfigEditImpossible"
     assert "no" in error["evidence"].splitlines()
-    assert machine.config == before
+    assert machine.snapshot() == before, "nothing was fetched, raised or written"
     assert machine.starts == starts
     assert machine.serves()
 
@@ -92,7 +93,11 @@ def test_a_daemon_that_never_comes_back_has_its_old_file_and_the_next_run_goes_o
     assert error["reason"] == "RollbackFailed"
     assert "journal" in error["evidence"]
     assert machine.config == before
+    assert machine.path("/var/lib/katanode/journal.json").exists(), "the next run is to know what is left to do"
     machine.containerd.heal()
+    assert failure(machine, 1)["reason"] == "CoolingDown"
+    assert machine.serves(), "before it looks at anything else, a run brings the runtime back"
+    assert machine.config == before
     machine.katanode("apply", "--retry")
     assert machine.serves()
     assert "kata-clh" in machine.loaded()
@@ -126,6 +131,27 @@ def test_a_sandbox_that_does_not_start_undoes_the_change(
     assert machine.config == before
     assert machine.serves()
     assert not machine.pods()
+    cooling = failure(machine, 1)
+    assert cooling["reason"] == "CoolingDown"
+    assert "a sandbox does not start through kata-clh" in cooling["evidence"]
+    assert "CanaryFailed" in failure(machine, 3, "--retry")["evidence"]
+    machine.settings()  # another release is another change
+    machine.katanode("apply")
+    assert "kata-clh" in machine.loaded()
+
+
+@either
+def test_a_node_without_the_pause_image_is_told_in_the_runtimes_own_words(machine: "Machine") -> None:
+    before = machine.config
+    listed = machine.lab.run(["ctr", "-n", "k8s.io", "images", "ls", "-q"]).stdout.split()
+    machine.lab.run(["ctr", "-n", "k8s.io", "images", "rm", "--sync", *listed])
+    error = failure(machine, 3)
+    assert "CanaryFailed" in error["evidence"]
+    assert "image" in error["evidence"]
+    assert machine.config == before
+    assert machine.serves()
+    machine.containerd.import_pause()
+    machine.katanode("apply", "--retry")
 
 
 @either
@@ -137,8 +163,12 @@ def test_a_broken_upgrade_leaves_the_working_release_in_force(
     bad = with_files(standin["3.2.0"], tmp_path, {"bin/cloud-hypervisor": "#!/bin/sh\nexit 1\n"})
     machine.write(f"/srv/bad/{bad.path.name}", bad.path.read_bytes())
     machine.settings(source="/srv/bad", pins={bad.path.name: bad.sha256})
-    assert failure(machine, 3)["reason"] == "RolledBack"
+    error = failure(machine, 3)
+    assert error["reason"] == "RolledBack"
+    assert "kata-clh" in error["message"]
+    assert failure(machine, 1)["reason"] == "CoolingDown"
     assert machine.config == works
+    assert machine.task_pid(sandbox), "what ran runs on"
     other = machine.run_pod("kata-clh", name="other")
     assert machine.shim_of(other) == machine.shim_of(sandbox)
     machine.remove_pod(other)
@@ -153,13 +183,14 @@ def test_a_broken_archive_is_refused_with_its_reason(
     machine = start_machine("2.1")
     machine.write(f"/srv/bad/{made.path.name}", made.path.read_bytes())
     machine.settings(source="/srv/bad", pins={made.path.name: made.sha256}, kata="max_unpacked_bytes = 200000000")
-    before, starts = machine.config, machine.starts
+    before, starts, plain = machine.config, machine.starts, machine.snapshot()
     error = failure(machine, 1)
     if fault in broken.LEGAL:  # unpacked; that it holds a shim and nothing else is found afterwards
         assert error["reason"] == "HandlerNotInRelease"
     else:
         assert error["reason"].startswith("Release"), error
-        assert not machine.releases()
+        assert machine.snapshot() == plain, "nothing is left, and nothing came outside"
+    assert not machine.path(broken._VICTIM).exists()
     assert not [path for path in machine.snapshot() if ".staging-" in path]
     assert machine.config == before
     assert machine.starts == starts
@@ -167,7 +198,6 @@ def test_a_broken_archive_is_refused_with_its_reason(
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_unpacked(start_machine: "Callable[..., Machine]") -> None:
-    # A disk that fills up while a release is unpacked: tests/unit/test_releases.py, on many sizes of a file system.
     machine = start_machine("2.1")
     machine.lab.run(["sh", "-c", "mkdir -p /opt/katanode && mount -t tmpfs -o size=1m small /opt/katanode"])
     before = machine.config
@@ -180,12 +210,57 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_unpacked(start_mach
 
 
 @either
-def test_a_disk_that_is_full_of_other_things_keeps_the_configuration(machine: "Machine") -> None:
-    full = (
+def test_a_disk_that_fills_up_while_a_release_is_unpacked_keeps_what_was_there(machine: "Machine") -> None:
+    # Bytes are free when they are asked for, and inodes come to an end: full in the middle of the archive.
+    # Many sizes of a file system are in tests/unit/test_releases.py.
+    small = "mkdir -p /opt/katanode && mount -t tmpfs -o size=8g,nr_inodes=30 small /opt/katanode"
+    machine.lab.run(["sh", "-c", small])
+    before, starts = machine.snapshot(), machine.starts
+    error = failure(machine, 1)
+    assert error["reason"] == "ReleaseDiskFull"
+    assert "No space left" in error["evidence"]
+    assert machine.snapshot() == before
+    assert machine.starts == starts
+    assert machine.serves()
+
+
+def small_etc(machine: "Machine") -> None:
+    """Puts containerd's configuration on a disk of its own, on which little is free."""
+    script = (
         "mkdir /srv/keep && cp -a /etc/containerd/. /srv/keep && mount -t tmpfs -o size=64k small /etc/containerd "
-        "&& cp -a /srv/keep/. /etc/containerd && dd if=/dev/zero of=/etc/containerd/fill bs=1k 2>/dev/null; true"
+        "&& cp -a /srv/keep/. /etc/containerd"
     )
-    machine.lab.run(["sh", "-c", full])
+    machine.lab.run(["sh", "-c", script])
+
+
+FILL = "dd if=/dev/zero of=/etc/containerd/fill bs=1k 2>/dev/null; true"
+JOURNALLED = "rename /var/lib/katanode/journal.json"
+"""The step with which a change begins: all is checked, nothing is written."""
+
+
+@either
+def test_a_disk_that_fills_up_before_the_configuration_is_written_keeps_the_old_one(machine: "Machine") -> None:
+    small_etc(machine)
+    before, starts = machine.config, machine.starts
+    with Crasher(machine) as katanode:
+        made = katanode("apply", "--json", fatal=JOURNALLED, shell=FILL)
+        error = json.loads(made.stdout)["error"]
+        assert made.status == 3, made
+        assert error["reason"] == "RolledBack"
+        assert "FileWriteFailed" in error["evidence"]
+        assert "ENOSPC" in error["evidence"]
+        assert machine.config == before
+        assert machine.starts == starts, "nothing was written, so nothing is restarted"
+        assert not [name for name in machine.snapshot() if "katanode-tmp" in name or "journal.json" in name]
+        assert machine.serves()
+        machine.path("/etc/containerd/fill").unlink()
+        assert katanode("apply", "--retry").status == 0
+
+
+@either
+def test_a_disk_that_is_full_of_other_things_keeps_the_configuration(machine: "Machine") -> None:
+    small_etc(machine)
+    machine.lab.run(["sh", "-c", FILL])
     before, starts = machine.config, machine.starts
     error = failure(machine, 1)
     assert error["reason"] == "FileWriteFailed"
@@ -239,3 +314,22 @@ def test_a_configuration_that_somebody_else_changed_meanwhile_stays_theirs(
     assert error["reason"] == "RuntimeConfigChangedMeanwhile"
     assert machine.config.endswith(theirs)
     assert machine.serves()
+
+
+@either
+def test_what_somebody_else_writes_in_the_middle_of_the_change_stays_too(machine: "Machine") -> None:
+    before, starts = machine.config, machine.starts
+    theirs = b"# somebody else was here"
+    with Crasher(machine) as katanode:
+        made = katanode("apply", "--json", fatal=JOURNALLED, shell=f"echo '{theirs.decode()}' >> {CONFIG}")
+        error = json.loads(made.stdout)["error"]
+        assert made.status == 3, made
+        assert "RuntimeConfigChangedMeanwhile" in error["evidence"]
+        assert CONFIG in error["message"]
+        assert machine.config == before + theirs + b"\n"
+        assert not machine.path("/etc/containerd/katanode.d/katanode.toml").exists()
+        assert machine.starts == starts
+        assert machine.serves()
+        assert katanode("apply").status == 0, "the next run plans anew"
+    assert theirs in machine.config
+    assert "kata-clh" in machine.loaded()
