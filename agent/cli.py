@@ -1,5 +1,7 @@
 """The command line."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import json
@@ -7,19 +9,23 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__, logs, settings
 from agent.errors import KatanodeError
 from agent.host.process import NSENTER, Runner
 from agent.host.root import HostRoot
-from agent.node import Node, Progress
 from agent.reasons import Reason, Severity
-from agent.report import Report
 from agent.report import State as Verdict
 from agent.settings import DEFAULT_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    # Loaded by the commands that need them: the daemon must not carry what only its workers use.
+    from agent.node import Node, Progress
+    from agent.report import Report
 
 EXIT_CODES = {
     Reason.SETTINGS_INVALID: 2,
@@ -83,12 +89,19 @@ def _failed(error: KatanodeError, *, as_json: bool) -> int:
     return code
 
 
-@contextlib.contextmanager
-def _node(options: argparse.Namespace) -> Iterator[Node]:
-    """The node that a command is about, with progress shown where somebody looks."""
+def _root(options: argparse.Namespace) -> HostRoot:
     root = HostRoot(Path(options.root or ("/host" if logs.in_pod() and Path("/host/etc").is_dir() else "/")))
     if not root.path.is_dir():
         raise KatanodeError(Reason.SETTINGS_INVALID, f"--root {root.path} is not a folder")
+    return root
+
+
+@contextlib.contextmanager
+def _node(options: argparse.Namespace) -> Iterator[Node]:
+    """The node that a command is about, with progress shown where somebody looks."""
+    from agent.node import Node  # noqa: PLC0415
+
+    root = _root(options)
     runner = Runner() if root.is_own else Runner(NSENTER)
     named = options.settings is not None
     wishes = settings.load(Path(options.settings) if named else root(settings.DEFAULT_PATH), required=named)
@@ -144,7 +157,7 @@ def _apply(options: argparse.Namespace) -> int:
         if node.settings.state == "absent":
             made, _ = undo.uninstall(node)
         else:
-            made = apply(node, Options(options.retry, options.reinstall, options.release_hold))
+            made = apply(node, Options(options.retry, options.reinstall, options.release_hold)).report
     return _tell(options, made)
 
 
@@ -206,6 +219,14 @@ def _pin(options: argparse.Namespace) -> int:
     else:
         for name, digest in pinned.items():
             print(f"{digest}  {name}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from agent.service.start import service  # noqa: PLC0415
+
+    _need_root()
+    service(_root(options), options.settings or "").run()
     return 0
 
 
@@ -272,6 +293,13 @@ def _parser() -> argparse.ArgumentParser:
         "--reinstall", action="store_true", help="unpack the release again, in the place of the one that is there"
     )
     apply.add_argument("--release-hold", action="store_true", help="leave the release that `rollback` went back to")
+    command(
+        "run",
+        _run,
+        "look after this node as a daemon: make it ready, keep it so, and say so",
+        "  katanode run                     # in the pod of the manifests\n"
+        "  katanode run --settings ./katanode.toml    # on a machine without Kubernetes",
+    )
     command(
         "status",
         _status,

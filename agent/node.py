@@ -1,9 +1,11 @@
 """The node at hand: where it is, how programs are run on it, and what is wanted of it."""
 
+import contextlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.cri.activation import Permit
 from agent.cri.journal import Journal
 from agent.cri.restart import RestartPolicy
 from agent.errors import KatanodeError
@@ -32,6 +34,7 @@ class Node:
         settings: the operator's wishes.
         say: told what happens.
         progress: told of long work.
+        permit: asked before the runtime is restarted, and held until it is verified: the fleet's restart slot.
     """
 
     root: HostRoot
@@ -39,6 +42,7 @@ class Node:
     settings: Settings
     say: Say
     progress: Progress
+    permit: Permit = contextlib.nullcontext
 
     @property
     def arch(self) -> str:

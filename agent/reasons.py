@@ -127,6 +127,17 @@ class Reason(StrEnum):
     SANDBOXES_RUNNING = "SandboxesRunning"
     NOTHING_TO_ROLL_BACK = "NothingToRollBack"
     JOURNAL_DAMAGED = "JournalDamaged"
+    TUG_OF_WAR = "TugOfWar"
+    # the cluster
+    WAITING_FOR_SLOT = "WaitingForRestartSlot"
+    ROLLOUT_HALTED = "RolloutHalted"
+    CLUSTER_UNREACHABLE = "ClusterUnreachable"
+    CLUSTER_FORBIDDEN = "ClusterForbidden"
+    CLUSTER_CONFIG_INVALID = "ClusterConfigInvalid"
+    NODE_OBJECT_MISSING = "NodeObjectMissing"
+    PUBLICATION_CONTESTED = "PublicationContested"
+    INSTALL_DISABLED = "InstallDisabled"
+    LISTEN_FAILED = "ListenFailed"
     # the proof
     NETWORK_PLUGIN_NOT_READY = "NetworkPluginNotReady"
     CANARY_FAILED = "CanaryFailed"
@@ -486,6 +497,51 @@ CATALOGUE: dict[Reason, Entry] = {
     _R.COOLING_DOWN: _w(
         "the same change failed a short while ago",
         "Mend its cause, then wait or run `katanode apply --retry`.",
+    ),
+    _R.TUG_OF_WAR: _w(
+        "another program keeps undoing what katanode installs",
+        "Find the program that writes the file of the evidence and stop it, or take katanode off this node. The repair "
+        "is made again at the time that the message names, or at once by `katanode apply --retry`.",
+    ),
+    _R.WAITING_FOR_SLOT: _i(
+        "this node waits for its turn to restart the container runtime",
+        "Nothing is to be done. `kubectl -n katanode get leases` shows who holds the slots; rollout.slots says how "
+        "many there are.",
+    ),
+    _R.ROLLOUT_HALTED: _w(
+        "the rollout is halted: too many nodes failed with these settings",
+        "Look at the nodes that the message names (`katanode fleet`). Correct the settings, or let the rollout go on: "
+        "kubectl -n katanode delete leases -l katanode.io/failed.",
+    ),
+    _R.CLUSTER_UNREACHABLE: _w(
+        "the Kubernetes API cannot be reached",
+        "Look at the API server and the way to it. Repairing goes on; what the cluster sees of this node is old.",
+    ),
+    _R.CLUSTER_FORBIDDEN: _e(
+        "the Kubernetes API refuses what katanode asks",
+        "Apply the manifests' RBAC and admission policy again (kubectl apply -f manifests/); for `katanode fleet`, use "
+        "a kubeconfig whose user may list nodes and pods.",
+    ),
+    _R.CLUSTER_CONFIG_INVALID: _e(
+        "there is no usable configuration for the Kubernetes API",
+        "In a pod: set NODE_NAME and let the service account's token be mounted. From a laptop: name a kubeconfig with "
+        "--kubeconfig or KUBECONFIG.",
+    ),
+    _R.NODE_OBJECT_MISSING: _e(
+        "the cluster has no Node object of this name",
+        "Check NODE_NAME against `kubectl get nodes`; a deleted node comes back when its kubelet registers it.",
+    ),
+    _R.PUBLICATION_CONTESTED: _w(
+        "somebody else keeps changing what katanode says of this node",
+        "Find out who writes it (the message names the field manager) and stop that; katanode does not fight over it.",
+    ),
+    _R.INSTALL_DISABLED: _i(
+        "katanode leaves this node alone because a node label says so",
+        "Remove the label katanode.io/install from the node to let katanode work on it.",
+    ),
+    _R.LISTEN_FAILED: _e(
+        "metrics and health cannot be served",
+        "Free the address, or set serve.address and serve.port; with TLS, look at the two files.",
     ),
     _R.SANDBOXES_RUNNING: _e(
         "Kata sandboxes are running", "Drain the node, or wait until they end; `katanode status` lists them."

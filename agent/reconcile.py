@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from agent import install, prepare
+from agent import drift, install, prepare, settings
 from agent.cri.activation import Activated, Activation, Change
 from agent.cri.client import Client
 from agent.cri.configuration import Configuration
@@ -16,7 +16,7 @@ from agent.kata import handlers as kata
 from agent.kata import releases
 from agent.kata.releases import Release
 from agent.node import Node
-from agent.plan import make
+from agent.plan import Plan, make
 from agent.probes import probe_all
 from agent.proofs import Proofs, not_run
 from agent.reasons import Reason, Severity
@@ -45,11 +45,25 @@ class Options:
     leave_hold: bool = False
 
 
-def apply(node: Node, options: Options) -> Report:
-    """Makes the node as the settings want it, and proves it.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run.
 
-    Returns:
-        The report; its state says whether any handler is ready.
+    Attributes:
+        report: the node as it is; its state says whether any handler is ready.
+        plan: what was to be done, and was.
+        drifted: kinds of things that were no longer as an earlier run had left them, see `drift.kinds`.
+        activated: the restart of the runtime, if there was one.
+    """
+
+    report: Report
+    plan: Plan
+    drifted: tuple[str, ...] = ()
+    activated: Activated | None = None
+
+
+def apply(node: Node, options: Options) -> Outcome:
+    """Makes the node as the settings want it, and proves it.
 
     Raises:
         KatanodeError: what stands in the way; nothing was changed by the step that failed, or it was undone.
@@ -63,12 +77,16 @@ def apply(node: Node, options: Options) -> Report:
         releases.sweep(node.root)
         planned = make(seen.facts)
         if not planned.steps and not planned.note:
+            if seen.state.settings != settings.as_json(node.settings):
+                node.remember(replace(seen.state, settings=settings.as_json(node.settings)))
             made = report(node, seen.release, seen.proofs, seen.findings)
-            return replace(made, note="nothing to do: this node is as the settings want it")
-        return _carry_out(node, seen, options)
+            return Outcome(replace(made, note="nothing to do: this node is as the settings want it"), planned)
+        drifted = drift.kinds(node, seen.state, seen.facts)
+        made, activated = _carry_out(node, seen, options)
+        return Outcome(made, planned, drifted, activated)
 
 
-def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
+def _carry_out(node: Node, seen: Survey, options: Options) -> tuple[Report, Activated | None]:
     if seen.facts.change.files:
         # A configuration that containerd itself refuses is told of before anything is fetched, written or raised.
         Configuration(node.root, node.runner, seen.daemon).checked(seen.facts.change)
@@ -77,7 +95,8 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
     able = able_handlers(node, findings)
     if not able and not state.release:
         made = report(node, None, seen.proofs, findings)
-        return replace(made, note="nothing was installed: this node can run none of the wanted handlers")
+        note = "nothing was installed: this node can run none of the wanted handlers"
+        return replace(made, note=note), None
     try:
         release = seen.release or releases.install(node.root, node.settings.kata, seen.wanted, node.progress)
         if seen.release is None:
@@ -95,11 +114,12 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> Report:
     except KatanodeError:
         install.switch_back(node, release, before)
         raise
-    state = install.remember(replace(state, proofs=proofs.held, failure=None), release, seen.wanted)
+    wish = settings.as_json(node.settings)
+    state = install.remember(replace(state, proofs=proofs.held, failure=None, settings=wish), release, seen.wanted)
     state, foreign = install.publish(node, state, release, rendered)
     node.remember(state)
     install.collect(node, state, release.id)
-    return report(node, release, proofs, (*findings, *foreign, *_lost(activated)))
+    return report(node, release, proofs, (*findings, *foreign, *_lost(activated))), activated
 
 
 def _activate(
@@ -119,12 +139,16 @@ def _activate(
         state = prepare.make_folder(node, state, file.path.rpartition("/")[0])
     digest = digest_of(change)
     _cool_down(node, state, digest, options)
+    if not options.retry:
+        drift.refuse_tug_of_war(node, state, change)
+    if drift.is_repair(node, state):
+        state = node.remember(drift.counted(state))
 
     def prove() -> None:
         proofs.make(able)
         proofs.verdict(proved)
 
-    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say, node.permit)
     try:
         return state, activation.run(seen.daemon, change, prove)
     except KatanodeError as error:
@@ -144,7 +168,7 @@ def finish_interrupted(node: Node) -> None:
     entry = node.journal.read()
     if entry is None:
         return
-    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say, node.permit)
     try:
         activation.resume(lambda: _prove_resumed(node, entry))
     except KatanodeError as error:

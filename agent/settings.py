@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import ipaddress
+import json
 import tomllib
 import types
 import typing
@@ -117,6 +119,50 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """`[run]`: the daemon, `katanode run`.
+
+    Attributes:
+        interval_seconds: how often the node is looked at whole, with a tenth of jitter; changes of the settings, of the
+            runtime's configuration and of what katanode installed are seen within some seconds anyway.
+    """
+
+    interval_seconds: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """`[rollout]`: how many nodes restart their container runtime at once.
+
+    Attributes:
+        slots: restart slots of the fleet: so many nodes at a time.
+        lease_seconds: how long a slot stays with a node that vanished while it held it.
+        failed_nodes_limit: after so many nodes whose restart failed with these settings no further slot is given.
+    """
+
+    slots: int = 1
+    lease_seconds: int = 120
+    failed_nodes_limit: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """`[serve]`: metrics, health and the page for people.
+
+    Attributes:
+        address: the address to listen on; the kubelet's probes come from the node itself to 127.0.0.1.
+        port: the port; 0 serves nothing.
+        tls_cert_file: PEM file of a certificate chain; with it everything is served over TLS.
+        tls_key_file: PEM file of its key.
+    """
+
+    address: str = "0.0.0.0"  # noqa: S104 - Prometheus comes from another node
+    port: int = 9810
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole file."""
 
@@ -126,6 +172,9 @@ class Settings:
     node: Node = field(default_factory=Node)
     runtime: Runtime = field(default_factory=Runtime)
     canary: Canary = field(default_factory=Canary)
+    run: Run = field(default_factory=Run)
+    rollout: Rollout = field(default_factory=Rollout)
+    serve: Serve = field(default_factory=Serve)
 
 
 def load(path: Path, *, required: bool) -> Settings:
@@ -169,6 +218,29 @@ def parse(text: str) -> Settings:
     return settings
 
 
+def from_json(value: object) -> Settings:
+    """Settings out of what `as_json` made of them.
+
+    Raises:
+        KatanodeError: `SETTINGS_INVALID`: they were kept by a version that knew other keys.
+    """
+    settings: Settings = _build(Settings, value, "")
+    _check(settings)
+    return settings
+
+
+def as_json(settings: Settings) -> dict[str, Any]:
+    """Settings in the shape of the file, every key given but those that stand for "not given"."""
+    made: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings), default=dict))
+    return {key: _without_null(value) for key, value in made.items()}
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items() if item is not None}
+    return value
+
+
 def _check(settings: Settings) -> None:
     """The rules that go beyond types."""
     _check_kata(settings.kata)
@@ -183,16 +255,33 @@ def _check(settings: Settings) -> None:
         ("runtime.quiet_timeout_seconds", 0),
         ("runtime.cooldown_seconds", 0),
         ("canary.timeout_seconds", 1),
+        ("run.interval_seconds", 10),
+        ("rollout.slots", 1),
+        ("rollout.lease_seconds", 15),
+        ("rollout.failed_nodes_limit", 1),
+        ("serve.port", 0),
     ):
         section, name = key.split(".")
         if getattr(getattr(settings, section), name) < least:
             raise _invalid(f"{key} is below {least}")
+    _check_serve(settings.serve)
     for key, value in settings.node.sysctl.items():
         if value < 0 or not all(part.replace("_", "").replace("-", "").isalnum() for part in key.split(".")):
             raise _invalid(f"node.sysctl.{key!r} = {value} is not a sysctl with a number of 0 or more")
     for key, path in (("kata.ca_file", settings.kata.ca_file), ("runtime.socket", settings.runtime.socket)):
         if path and not PurePosixPath(path).is_absolute():
             raise _invalid(f"{key} {path!r} is not an absolute path")
+
+
+def _check_serve(serve: Serve) -> None:
+    if serve.port > 65535:
+        raise _invalid(f"serve.port {serve.port} is above 65535")
+    try:
+        ipaddress.ip_address(serve.address)
+    except ValueError:
+        raise _invalid(f"serve.address {serve.address!r} is not an IP address such as 0.0.0.0 or ::") from None
+    if bool(serve.tls_cert_file) != bool(serve.tls_key_file):
+        raise _invalid("serve.tls_cert_file and serve.tls_key_file are wanted both or not at all")
 
 
 def _check_kata(kata: Kata) -> None:

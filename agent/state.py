@@ -46,6 +46,8 @@ class State:
         folders: host folders that katanode made outside its own, innermost first.
         proofs: handler to the digest of what was proved of it and the seconds its canary took to start.
         failure: the last change that was undone.
+        settings: what was wanted when all of this was brought about, in the shape of the settings file.
+        repairs: seconds since 1970 of the times in the last day that the runtime's configuration had to be repaired.
     """
 
     release: str = ""
@@ -56,6 +58,8 @@ class State:
     folders: tuple[str, ...] = ()
     proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failure: Failure | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    repairs: tuple[float, ...] = ()
 
 
 def load(path: Path) -> State:

@@ -86,7 +86,7 @@ def rollback(node: Node) -> Report:
         before = state.release
         node.remember(replace(state, held=wish(node).id, release=target, previous=before))
     try:
-        return apply(node, Options(retry=True))
+        return apply(node, Options(retry=True)).report
     except KatanodeError:
         with held(node.root(LOCK)):
             node.remember(replace(node.remembered(), held=state.held, release=before, previous=target))
@@ -157,7 +157,7 @@ def _deactivate(node: Node, daemon: Daemon) -> None:
     configuration = Configuration(node.root, node.runner, daemon)
     if change.files:
         configuration.checked(change)
-    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say)
+    activation = Activation(node.root, node.runner, node.journal, node.policy, node.say, node.permit)
     activation.run(daemon, change, lambda: None)
 
 

@@ -8,8 +8,10 @@ Every arrow is preceded by a durable note in the journal. A run that finds a jou
 while the change may still hold, backward once undoing began or the change killed its agent too often.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -28,6 +30,9 @@ from agent.reasons import Reason
 
 MAX_ATTEMPTS = 3
 """Begun so often without an end, a change is undone: it probably kills the agent or the machine."""
+
+Permit = Callable[[], AbstractContextManager[None]]
+"""Entered before anything is changed, and left when the runtime is verified or the old state is back; may wait long."""
 
 Prove = Callable[[], None]
 """Raises a KatanodeError when the change must not hold although the runtime serves: the canary's verdict."""
@@ -70,16 +75,24 @@ class Activation:
         journal: the node's journal.
         policy: how the runtime is restarted.
         say: told what happens, for people.
+        permit: asked before a change, and before an interrupted one is gone on with.
     """
 
     def __init__(
-        self, root: HostRoot, runner: Runner, journal: Journal, policy: RestartPolicy, say: Callable[[str], None]
+        self,
+        root: HostRoot,
+        runner: Runner,
+        journal: Journal,
+        policy: RestartPolicy,
+        say: Callable[[str], None],
+        permit: Permit = contextlib.nullcontext,
     ) -> None:
         self._root = root
         self._runner = runner
         self._journal = journal
         self._policy = policy
         self._say = say
+        self._permit = permit
 
     def run(self, daemon: Daemon, change: Change, prove: Prove) -> Activated:
         """Carries a change through, or undoes it.
@@ -89,14 +102,15 @@ class Activation:
                 state is back and serves), `ROLLBACK_FAILED` (the old bytes are back, the runtime does not serve).
         """
         self._policy.check(daemon)
-        for file in change.files:
-            if self._read(file) != file.before:
-                raise _meanwhile(file)
-        busy = wait_quiet(self._root, daemon, self._policy.quiet_timeout)
-        if busy:
-            self._say(f"the runtime is still busy after {self._policy.quiet_timeout:g} s ({busy}); going on")
-        entry = Entry(daemon, change.files, change.handlers, change.gone, self._containers(daemon))
-        return self._forward(self._journal.write(entry), prove)
+        with self._permit():
+            for file in change.files:
+                if self._read(file) != file.before:
+                    raise _meanwhile(file)
+            busy = wait_quiet(self._root, daemon, self._policy.quiet_timeout)
+            if busy:
+                self._say(f"the runtime is still busy after {self._policy.quiet_timeout:g} s ({busy}); going on")
+            entry = Entry(daemon, change.files, change.handlers, change.gone, self._containers(daemon))
+            return self._forward(self._journal.write(entry), prove)
 
     def resume(self, prove: Prove) -> Activated | None:
         """Finishes or undoes a change that a crash interrupted; None when there is none.
@@ -108,6 +122,10 @@ class Activation:
         if entry is None:
             return None
         self._say(f"an earlier run ended in the middle of a change (step: {entry.phase}); finishing it")
+        with self._permit():
+            return self._resume(entry, prove)
+
+    def _resume(self, entry: Entry, prove: Prove) -> Activated:
         self._sweep(entry)
         if entry.phase in {Phase.UNDOING, Phase.UNDO_RESTARTING}:
             reason, message, evidence = entry.cause

@@ -1,0 +1,160 @@
+"""Serving metrics, health and the page: read-only, one thread a connection, none of which can hold it up."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from agent import __version__
+from agent.errors import KatanodeError
+from agent.page import HEADERS
+from agent.reasons import Reason
+from agent.settings import Serve
+
+_TIMEOUT = 10.0
+"""Seconds that a client may take to send its request or to take a part of its answer."""
+_CONNECTIONS = 32
+"""Connections at once; Prometheus and the kubelet need three."""
+
+Answer = tuple[int, str]
+"""Status and text."""
+
+
+class Server:
+    """Listens until it is closed.
+
+    Args:
+        wish: where, and with which certificate.
+        registry: the metrics.
+        page: makes the page.
+        healthy: says whether the daemon works.
+        ready: says whether it has something to say.
+
+    Raises:
+        KatanodeError: `LISTEN_FAILED`.
+    """
+
+    def __init__(
+        self,
+        wish: Serve,
+        registry: CollectorRegistry,
+        page: Callable[[], str],
+        healthy: Callable[[], Answer],
+        ready: Callable[[], Answer],
+    ) -> None:
+        self.wish = wish
+        try:
+            self._server = _Listener(wish)
+        except (OSError, ssl.SSLError) as error:
+            where = f"{wish.address} port {wish.port}" + (f", {wish.tls_cert_file}" if wish.tls_cert_file else "")
+            raise KatanodeError(Reason.LISTEN_FAILED, f"cannot serve on {where}", evidence=str(error)) from error
+        self._server.answers = {
+            "/": lambda _accept: (200, HEADERS, page().encode()),
+            "/healthz": lambda _accept: _plain(healthy()),
+            "/readyz": lambda _accept: _plain(ready()),
+            "/metrics": lambda accept: _metrics(registry, accept),
+        }
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, args=(1.0,), name="http", daemon=True).start()
+
+    def close(self) -> None:
+        """Stops listening; answers under way go out."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+_Made = tuple[int, Iterable[tuple[str, str]], bytes]
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, wish: Serve) -> None:
+        if ":" in wish.address:
+            self.address_family = AF_INET6
+        self.answers: dict[str, Callable[[str], _Made]] = {}
+        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._context = _context(wish) if wish.tls_cert_file else None
+        super().__init__((wish.address, wish.port), _Handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == AF_INET6:
+            self.socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)  # :: serves IPv4 too, whatever the node's sysctl says
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)  # somebody holds all of them: better none than no kubelet
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            request.settimeout(_TIMEOUT)
+            if self._context is not None:
+                # Here, in the connection's own thread: a client that does not shake hands holds up nobody.
+                request = self._context.wrap_socket(request, server_side=True)
+            super().process_request_thread(request, client_address)
+        except OSError:
+            self.shutdown_request(request)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Listener
+    protocol_version = "HTTP/1.1"
+    server_version = f"katanode/{__version__}"
+    sys_version = ""
+    timeout = _TIMEOUT
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        answer = self.server.answers.get(path)
+        if answer is None:
+            status, headers, data = _plain((404, "there are /, /metrics, /healthz and /readyz"))
+        else:
+            status, headers, data = answer(self.headers.get("Accept", ""))
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Scrapes and probes are no news."""
+
+
+def _plain(answer: Answer) -> _Made:
+    headers = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"))
+    return answer[0], headers, f"{answer[1]}\n".encode()
+
+
+def _metrics(registry: CollectorRegistry, accept: str) -> _Made:
+    encoder, content_type = choose_encoder(accept)
+    return 200, (("Content-Type", content_type),), encoder(registry)
+
+
+def _context(wish: Serve) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(wish.tls_cert_file, wish.tls_key_file)
+    return context
