@@ -52,6 +52,7 @@ class Result:
         report: the node as it is, as `Report.as_json` gives it.
         problem: why what is wanted is not so; None when it is.
         full: whether everything was looked at.
+        quick: names of the checks that a quick look makes too.
         steps: titles of what was done.
         drifted: kinds of what was repaired.
         restarts: the runtime's restarts.
@@ -64,6 +65,7 @@ class Result:
     report: Mapping[str, Any]
     problem: Problem | None = None
     full: bool = False
+    quick: Sequence[str] = ()
     steps: Sequence[str] = ()
     drifted: Sequence[str] = ()
     restarts: Sequence[Restart] = ()

@@ -1,5 +1,6 @@
 """Serving metrics, health and the page: read-only, one thread a connection, none of which can hold it up."""
 
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from agent import __version__
 from agent.errors import KatanodeError
 from agent.page import HEADERS
 from agent.reasons import Reason
+from agent.service.prints import Prints, prints
 from agent.settings import Serve
 
 _TIMEOUT = 10.0
@@ -48,6 +50,7 @@ class Server:
         ready: Callable[[], Answer],
     ) -> None:
         self.wish = wish
+        self._certificate = _stamps(wish)
         try:
             self._server = _Listener(wish)
         except (OSError, ssl.SSLError) as error:
@@ -61,6 +64,24 @@ class Server:
         }
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(1.0,), name="http", daemon=True).start()
+
+    def renew(self) -> bool:
+        """Takes over a certificate that was renewed in its place; says whether it did.
+
+        Raises:
+            KatanodeError: `LISTEN_FAILED`: the files do not fit; the old certificate is served on.
+        """
+        now = _stamps(self.wish)
+        if self._server.context is None or now == self._certificate:
+            return False
+        self._certificate = now
+        try:
+            self._server.context.load_cert_chain(self.wish.tls_cert_file, self.wish.tls_key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise KatanodeError(
+                Reason.LISTEN_FAILED, f"{self.wish.tls_cert_file} was renewed and cannot be used", evidence=str(error)
+            ) from error
+        return True
 
     def close(self) -> None:
         """Stops listening; answers under way go out."""
@@ -81,7 +102,7 @@ class _Listener(ThreadingHTTPServer):
             self.address_family = AF_INET6
         self.answers: dict[str, Callable[[str], _Made]] = {}
         self._free = threading.BoundedSemaphore(_CONNECTIONS)
-        self._context = _context(wish) if wish.tls_cert_file else None
+        self.context = _context(wish) if wish.tls_cert_file else None
         super().__init__((wish.address, wish.port), _Handler)
 
     def server_bind(self) -> None:
@@ -99,9 +120,9 @@ class _Listener(ThreadingHTTPServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             request.settimeout(_TIMEOUT)
-            if self._context is not None:
+            if self.context is not None:
                 # Here, in the connection's own thread: a client that does not shake hands holds up nobody.
-                request = self._context.wrap_socket(request, server_side=True)
+                request = self.context.wrap_socket(request, server_side=True)
             super().process_request_thread(request, client_address)
         except OSError:
             self.shutdown_request(request)
@@ -152,6 +173,11 @@ def _plain(answer: Answer) -> _Made:
 def _metrics(registry: CollectorRegistry, accept: str) -> _Made:
     encoder, content_type = choose_encoder(accept)
     return 200, (("Content-Type", content_type),), encoder(registry)
+
+
+def _stamps(wish: Serve) -> Prints:
+    # What a link leads to, too: a mounted Secret's files are links to links.
+    return prints(os.path.realpath(path) for path in (wish.tls_cert_file, wish.tls_key_file) if path)
 
 
 def _context(wish: Serve) -> ssl.SSLContext:

@@ -132,7 +132,22 @@ class Service:
                 logs.info("changed since the last look", paths=different[:5], more=max(0, len(different) - 5))
                 self._pace.touch()
         self._turn.look()
+        self._renew_certificate()
         self._publish()
+
+    def _renew_certificate(self) -> None:
+        if self._server is None:
+            return
+        try:
+            if self._server.renew():
+                self._outlook.trouble = None
+                logs.info("serving with a renewed certificate")
+        except KatanodeError as error:
+            self._say_trouble(error)
+
+    def _say_trouble(self, error: KatanodeError) -> None:
+        self._outlook.trouble = from_error("metrics and health are served", error)
+        logs.warning(error.message, reason=str(error.reason), evidence=error.evidence)
 
     def _read_settings(self) -> None:
         path = Path(self._path or settings.DEFAULT_PATH)
@@ -161,8 +176,7 @@ class Service:
                 self._server = Server(wish, self._metrics.registry, outlook.page, outlook.healthy, outlook.ready)
                 logs.info("serving", address=wish.address, port=self._server.port)
         except KatanodeError as error:
-            outlook.trouble = from_error("metrics and health are served", error)
-            logs.warning(error.message, reason=str(error.reason), evidence=error.evidence)
+            self._say_trouble(error)
 
     def _learn_wish(self) -> None:
         assert self._cluster is not None  # it told
@@ -211,10 +225,14 @@ class Service:
             self._full = result
             self._full_due = time.monotonic() + FULL
         elif self._full is not None:
+            if verdict.is_news(result, self._outlook.result):
+                self._full_due = 0.0
             result = verdict.merged(result, self._full)
         self._outlook.result = result
         self._prints = prints(result.watch)
         self._note_end(run, outcome, result.problem)
+        if not result.full and not self._full_due:
+            self._pace.touch()
 
     def _conclude_without_result(self, run: Run, status: int) -> None:
         """The worker was killed, by the kernel for memory perhaps: what was known stands until the next look."""

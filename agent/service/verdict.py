@@ -61,7 +61,7 @@ def of(result: Result, own: Sequence[Finding], *, leaving: bool) -> Verdict:
 def merged(result: Result, earlier: Result) -> Result:
     """A quick look's result with what only a full one finds, as the last full one found it.
 
-    Quick looks are made while all is well, so that nothing but good news is carried over.
+    What is not well is seen by quick looks, so that nothing but good news is carried over.
     """
     seen = {f["check"] for f in result.report["findings"]}
     older = [f for f in earlier.report["findings"] if f["check"] not in seen and f["severity"] in {"ok", "info"}]
@@ -70,8 +70,18 @@ def merged(result: Result, earlier: Result) -> Result:
 
 
 def is_well(result: Result) -> bool:
-    """Whether the next look may be a quick one."""
-    return result.problem is None and all(f["severity"] in {"ok", "info"} for f in result.report["findings"])
+    """Whether the next look may be a quick one: whatever is not well is seen by quick looks too."""
+    return result.problem is None and {f["check"] for f in _bad(result)} <= set(result.quick)
+
+
+def is_news(result: Result, before: Result | None) -> bool:
+    """Whether a quick look found what the one before did not, so that everything is to be looked at."""
+    known = {f["reason"] for f in _bad(before)} if before is not None else set()
+    return not {f["reason"] for f in _bad(result)} <= known
+
+
+def _bad(result: Result) -> list[Mapping[str, Any]]:
+    return [f for f in result.report["findings"] if f["severity"] not in {"ok", "info"}]
 
 
 def _words(

@@ -90,10 +90,10 @@ class Worker:
         return self._task.want == "absent" or (self._task.want == "present" and node.settings.state == "absent")
 
     def _looked_at(self, node: Node, outcome: Outcome) -> Report:
-        """The report; of everything when that was asked for, or when anything was done or is not well."""
-        found = [f for f in outcome.report.findings if f.severity.rank > Severity.INFO.rank]
-        if not (self._task.full or outcome.plan.steps or found):
+        """The report; of everything when that was asked for, or when anything was done."""
+        if not (self._task.full or outcome.plan.steps):
             return outcome.report
+        found = [f for f in outcome.report.findings if f.severity.rank > Severity.INFO.rank]
         made = inspect.check(node)
         seen = {f.reason for f in made.findings}
         return replace(made, findings=(*made.findings, *(f for f in found if f.reason not in seen)))
@@ -118,6 +118,7 @@ class Worker:
             report=report.as_json(),
             problem=problem,
             full=outcome is None or report is not outcome.report,
+            quick=sorted({f.check for f in outcome.report.findings}) if outcome else (),
             steps=[step.title for step in outcome.plan.steps] if outcome else (),
             drifted=outcome.drifted if outcome else (),
             restarts=self._restarts,
