@@ -18,6 +18,9 @@ from agent.reasons import Reason
 DEFAULT_PATH = "/etc/katanode/katanode.toml"
 """Where the settings are looked for when no other place is named; a missing file there means all defaults."""
 
+LEASE_LIMIT = 3600
+"""Seconds that a restart slot may stay with a node that vanished."""
+
 UPSTREAM = "https://github.com/kata-containers/kata-containers/releases/download"
 
 
@@ -55,8 +58,8 @@ class Handler:
         hypervisor: `[handlers.NAME.hypervisor.clh]` and so on: Kata's `[hypervisor.clh]`.
         agent: `[handlers.NAME.agent.kata]`: Kata's `[agent.kata]`.
         runtime: `[handlers.NAME.runtime]`: Kata's `[runtime]`.
-        annotations: which `io.katacontainers.config.hypervisor.*` annotations pods may use (`default_vcpus`, …); None
-            leaves the release's own list.
+        annotations: which `io.katacontainers.config.hypervisor.*` annotations pods may use (`default_vcpus`, …); when
+            not given, those of the release's own list.
     """
 
     hypervisor: Mapping[str, Any] = field(default_factory=dict)
@@ -264,6 +267,8 @@ def _check(settings: Settings) -> None:
         section, name = key.split(".")
         if getattr(getattr(settings, section), name) < least:
             raise _invalid(f"{key} is below {least}")
+    if settings.rollout.lease_seconds > LEASE_LIMIT:
+        raise _invalid(f"rollout.lease_seconds is above {LEASE_LIMIT}: the admission policy refuses longer leases")
     _check_serve(settings.serve)
     for key, value in settings.node.sysctl.items():
         if value < 0 or not all(part.replace("_", "").replace("-", "").isalnum() for part in key.split(".")):

@@ -59,6 +59,7 @@ class Cluster:
         self._error: ApiError | None = None
         self._halt: Finding | None = None
         self._told: tuple[str, str] | None = None
+        self._contests: set[tuple[str, bool]] = set()
         self.published_at: float | None = None
         self.slots = Slots(api, identity.namespace, identity.node)
 
@@ -175,6 +176,16 @@ class Cluster:
             if self._told is not None or saying.condition_of(node).get("reason") != wish.reason:
                 self._event(node, warning=wish.reason not in saying.GOOD, reason=wish.reason, note=wish.message)
             self._told = told
+        self._tell_of_contests(node)
+
+    def _tell_of_contests(self, node: Node) -> None:
+        """An event for each fight, and another when it is lost."""
+        contests = {(c.what, c.lost) for c in self._publisher.truce.contests}
+        for what, lost in sorted(contests - self._contests):
+            then = "written again, and is left" if lost else "taken back"
+            note = f"{what} was written by somebody else and {then}. {CATALOGUE[Reason.PUBLICATION_CONTESTED].remedy}"
+            self._event(node, warning=True, reason=str(Reason.PUBLICATION_CONTESTED), note=note)
+        self._contests = contests
 
     def _event(self, node: Node, *, warning: bool, reason: str, note: str) -> None:
         """An event that cannot be created is not tried again: the condition says the same."""

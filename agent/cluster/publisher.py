@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.cluster import names, saying
 from agent.cluster.api import Api, ApiError
-from agent.cluster.saying import Saying
+from agent.cluster.saying import Labels, Saying
 from agent.cluster.truce import Truce
 from agent.reasons import CATALOGUE, Reason
 
@@ -35,6 +35,7 @@ class Publisher:
         self._api = api
         self._path = f"/api/v1/nodes/{name}"
         self._clock = clock
+        self._uid = ""
         self._labelled: Mapping[str, str] = {}
         self._conditioned: Mapping[str, str] = {}
         self._tainted = False
@@ -57,18 +58,25 @@ class Publisher:
         Raises:
             ApiError: the first write that failed; those before it hold.
         """
+        if node["metadata"]["uid"] != self._uid:
+            self._uid = node["metadata"]["uid"]
+            self._labelled, self._conditioned, self._tainted, self.next_beat = {}, {}, False, 0.0
         wanted = saying.labels(wish, node)
-        # A label that is left to somebody else, and says more than is true, is spoken against like one that is kept.
-        kept = (*wanted.kept, *(k for k, v in wanted.wanted.items() if self._lies(k, v, node)))
+        kept = self._kept(wanted, node)
         closing = bool(kept) or not wish.ready
         if closing:
             node = self._taint(wish, node, kept)
         node = self._label(wanted.wanted, node)
+        if closing:
+            node = self._taint(wish, node, self._kept(wanted, node))  # somebody may have turned out to hold one
         node = self._condition(self._with_contests(wish), node)
         return node if closing else self._taint(wish, node, ())
 
-    def _lies(self, key: str, value: str, node: Node) -> bool:
-        return value == "false" and self.truce.is_lost(key) and saying.labels_of(node).get(key) == "true"
+    def _kept(self, wanted: Labels, node: Node) -> tuple[str, ...]:
+        """The labels that say more than is true: those kept for running sandboxes, and those left to somebody else."""
+        now = saying.labels_of(node)
+        left = (k for k, v in wanted.wanted.items() if v == "false" and now.get(k) == "true" and self.truce.is_lost(k))
+        return (*wanted.kept, *left)
 
     def _label(self, wanted: Mapping[str, str], node: Node) -> Node:
         now = {key: value for key, value in saying.labels_of(node).items() if names.ours(key)}
