@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__, logs, settings
 from agent.errors import KatanodeError
+from agent.fleet.command import add_parser
 from agent.host.process import NSENTER, Runner
 from agent.host.root import HostRoot
 from agent.reasons import Reason, Severity
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {
     Reason.SETTINGS_INVALID: 2,
+    Reason.CLUSTER_CONFIG_INVALID: 2,
     Reason.HANDLER_UNKNOWN: 2,
     Reason.TUNABLE_UNKNOWN: 2,
     Reason.TUNABLE_WRONG_TYPE: 2,
@@ -320,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
         "  katanode uninstall\n  katanode uninstall --dry-run",
     )
     uninstall.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    add_parser(commands)
     pin = command(
         "pin",
         _pin,

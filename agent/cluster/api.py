@@ -8,14 +8,17 @@ import contextlib
 import json
 import os
 import random
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.client.exceptions import OpenApiException
 from kubernetes.config import ConfigException, load_incluster_config, new_client_from_config
+from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.errors import KatanodeError, bounded
 from agent.reasons import Reason
@@ -79,7 +82,7 @@ class Api:
 
     def __init__(self, connect: Callable[[], ApiClient]) -> None:
         self._connect = connect
-        self._client = connect()
+        self._client = self._connected()
 
     @classmethod
     def from_surroundings(cls) -> Self:
@@ -90,12 +93,17 @@ class Api:
         """
         try:
             return cls(_client)
-        except (ConfigException, OSError, ValueError, TypeError, OpenApiException) as error:
+        except (ConfigException, OSError, ValueError, TypeError, OpenApiException, yaml.YAMLError) as error:
             raise KatanodeError(
                 Reason.CLUSTER_CONFIG_INVALID,
                 "the configuration for the Kubernetes API cannot be used",
                 evidence=str(error),
             ) from error
+
+    def _connected(self) -> ApiClient:
+        client = self._connect()
+        _take_old_authorities(client)
+        return client
 
     def get(self, path: str, **query: object) -> Json:
         """Reads an object or a list.
@@ -192,7 +200,7 @@ class Api:
             # The kubelet rotates tokens, and a client may hold the old one for up to a minute.
             response.close()
             with contextlib.suppress(ConfigException, OSError):
-                self._client = self._connect()
+                self._client = self._connected()
             response = self._send(method, path, query, body, content, timeout)
         if response.status >= 300:
             raise _refusal(response)
@@ -227,13 +235,35 @@ class Api:
             raise ApiError(0, "Unreachable", f"{method} {path}: {error}") from error
 
 
+def is_older(item: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
+    """Whether this is an older state of the same object.
+
+    By resourceVersion, which Kubernetes lets clients compare since 1.35 and which always was etcd's revision.
+    """
+    versions = [str(known["metadata"].get("resourceVersion", "")) for known in (item, than)]
+    same = item["metadata"].get("uid") == than["metadata"].get("uid")
+    return same and all(version.isdigit() for version in versions) and int(versions[0]) < int(versions[1])
+
+
 def _client() -> ApiClient:
+    client: ApiClient
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         configuration = Configuration()
         load_incluster_config(client_configuration=configuration)
-        return ApiClient(configuration)
-    client: ApiClient = new_client_from_config()
+        client = ApiClient(configuration)
+    else:
+        client = new_client_from_config(persist_config=False)
     return client
+
+
+def _take_old_authorities(client: ApiClient) -> None:
+    """Lets a client verify a server's certificate as kubectl does.
+
+    From 3.13 on Python refuses authorities without a key usage or a key identifier, which many a cluster has.
+    """
+    context = create_urllib3_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    client.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
 
 
 def _refusal(response: urllib3.BaseHTTPResponse) -> ApiError:

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.cluster import events, names, saying
-from agent.cluster.api import Api, ApiError
+from agent.cluster.api import Api, ApiError, is_older
 from agent.cluster.publisher import Publisher
 from agent.cluster.saying import Saying
 from agent.cluster.slots import Policy, Slots, halt_words
 from agent.cluster.watch import NodeWatch
-from agent.reasons import CATALOGUE, Reason
+from agent.reasons import CATALOGUE, Reason, Severity
 from agent.report import Finding, bad, from_error
 
 Node = Mapping[str, Any]
 
 _HALT_INTERVAL = 300.0
 """Seconds between two looks at whether the rollout is halted, for nodes that want no slot."""
-_BACKOFF = 60.0
+_BACKOFF = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,20 @@ class Cluster:
         return (*found, *([self._halt] if self._halt else []))
 
     def _seen(self, node: Mapping[str, Any] | None) -> None:
-        before = self.wish
-        was_gone = self._is_gone
-        self._node = node
-        self._is_gone = node is None
+        before = (self.wish, self._is_gone, self.node_known)
+        if node is None:
+            self._node, self._is_gone = None, True
+        else:
+            self._take(node)
         self._wake.set()
-        if self.wish != before or self._is_gone != was_gone:
+        if before != (self.wish, self._is_gone, self.node_known):
             self._changed()
+
+    def _take(self, node: Node) -> None:
+        """Keeps a Node unless a newer state of it is known: a watch may tell of it later than a write's answer did."""
+        with self._lock:
+            if self._node is None or not is_older(node, self._node):
+                self._node, self._is_gone = node, False
 
     def _run(self) -> None:
         failures = 0
@@ -169,12 +176,12 @@ class Cluster:
         node = self._node
         if wish is None or node is None:
             return
-        self._node = self._publisher.publish(wish, node)
+        self._take(self._publisher.publish(wish, node))
         self.published_at = time.time()
         told = (wish.status, wish.reason)
         if told != self._told:
             if self._told is not None or saying.condition_of(node).get("reason") != wish.reason:
-                self._event(node, warning=wish.reason not in saying.GOOD, reason=wish.reason, note=wish.message)
+                self._event(node, warning=_is_bad(wish.reason), reason=wish.reason, note=wish.message)
             self._told = told
         self._tell_of_contests(node)
 
@@ -194,7 +201,7 @@ class Cluster:
 
     def _refresh(self) -> None:
         with contextlib.suppress(ApiError):
-            self._node = self._api.get(f"/api/v1/nodes/{self._identity.node}")
+            self._take(self._api.get(f"/api/v1/nodes/{self._identity.node}"))
 
     def _look_for_halt(self) -> None:
         with self._lock:
@@ -203,6 +210,12 @@ class Cluster:
             return
         bad_nodes = self.slots.halted(policy)
         self._halt = halt_finding(halt_words(bad_nodes)) if bad_nodes else None
+
+
+def _is_bad(reason: str) -> bool:
+    """Whether a condition's reason is more than news."""
+    known = {str(r) for r in Reason}
+    return reason in known and CATALOGUE[Reason(reason)].severity.rank > Severity.INFO.rank
 
 
 def halt_finding(words: str) -> Finding:

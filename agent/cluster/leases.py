@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.cluster import names
-from agent.cluster.api import Api, ApiError
+from agent.cluster.api import Api, ApiError, is_older
 
 Lease = dict[str, Any]
 Seen = dict[str, tuple[tuple[Any, ...], float]]
@@ -70,7 +70,8 @@ class Leases:
         """Learns every change from the last `read` on, until `ended` is set.
 
         Args:
-            changed: set whenever something was learnt.
+            changed: set when a slot may be free or a node's failure was noted or forgotten; not when a slot was taken
+                or renewed, which would wake a whole fleet for nothing.
             ended: looked at between two events, and once a minute.
 
         Raises:
@@ -86,7 +87,12 @@ class Leases:
                         self._learn(item)
                     if ended.is_set():
                         return
-                    changed.set()
+                    if (
+                        kind == "DELETED"
+                        or not holder(item)
+                        or not item["metadata"]["name"].startswith(names.SLOT_PREFIX)
+                    ):
+                        changed.set()
             ended.wait(0.2)  # a server that ends every watch at once is not asked without pause
 
     def slot(self, number: int) -> Lease:
@@ -163,20 +169,13 @@ class Leases:
     def _learn(self, lease: Lease) -> None:
         name = lease["metadata"]["name"]
         before = self.known.get(name)
-        if before is not None and _is_older(lease, before):
+        if before is not None and is_older(lease, before):
             return  # a watch brings this process's own write later than the write's answer did
         spec = lease.get("spec") or {}
         print_ = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
         if name not in self._seen or self._seen[name][0] != print_:
             self._seen[name] = (print_, self._clock())
         self.known[name] = lease
-
-
-def _is_older(lease: Lease, than: Lease) -> bool:
-    """By resourceVersion, which Kubernetes lets clients compare since 1.35 and which always was etcd's revision."""
-    versions = [str(item["metadata"].get("resourceVersion", "")) for item in (lease, than)]
-    same = lease["metadata"].get("uid") == than["metadata"].get("uid")
-    return same and all(v.isdigit() for v in versions) and int(versions[0]) < int(versions[1])
 
 
 def holder(lease: Lease) -> str:

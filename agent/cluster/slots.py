@@ -12,8 +12,9 @@ from agent.cluster.api import Api, ApiError
 from agent.cluster.leases import Failed, Lease, Leases
 from agent.reasons import Reason
 
-_JITTER = 1.0
-"""Seconds over which those who wait spread their attempts at a slot that became free; the first of many is quick."""
+_RUNGS = 10
+_RUNG = 0.1
+"""Seconds: how long a waiter hesitates over a free slot, see `_hesitation`."""
 _LONGEST_WAIT = 60.0
 """Seconds without an event after which who waits looks at clocks and nodes again."""
 
@@ -168,6 +169,8 @@ class Slots:
             target=_follow, args=(known, changed, ended, broken), name="slot-watch", daemon=True
         )
         follower.start()
+        if not any(leases.holder(lease) == known.node for lease in known.known.values()):
+            cancelled.wait(_hesitation())
         while not cancelled.is_set() and not broken:
             changed.clear()
             got = self._attempt(known, policy)
@@ -176,7 +179,7 @@ class Slots:
                 return
             yield got
             if changed.wait(self._patience(known, policy)):
-                cancelled.wait(random.uniform(0.0, _JITTER))  # noqa: S311 - jitter
+                cancelled.wait(_hesitation())
         if broken:
             raise broken[0]
 
@@ -239,7 +242,17 @@ class Slots:
             seconds = leases.duration(lease, policy.lease_seconds)
             left = (end - known.unrenewed(lease) for end in (seconds / 2, float(seconds)))
             ends += [end for end in left if end > 0]
-        return max(0.1, min([_LONGEST_WAIT, *ends])) + random.uniform(0.0, _JITTER)  # noqa: S311 - jitter
+        return max(0.1, min([_LONGEST_WAIT, *ends])) + _hesitation()
+
+
+def _hesitation() -> float:
+    """Seconds to wait before trying for a slot that looks free; whoever was quicker is seen meanwhile.
+
+    In each tenth of a second an agent tries with twice the probability of the one before, from 1/1024 up to 1. So of a
+    thousand that wait about one tries in the first, of three one within the second, and few ever meet.
+    """
+    rung = next(n for n in range(_RUNGS + 1) if random.random() < 2.0 ** (n - _RUNGS))  # noqa: S311 - no secret
+    return (rung + random.random()) * _RUNG  # noqa: S311 - no secret
 
 
 def _follow(known: Leases, changed: threading.Event, ended: threading.Event, broken: list[ApiError]) -> None:

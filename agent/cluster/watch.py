@@ -22,7 +22,7 @@ class NodeWatch:
         backoff: the longest wait in seconds between two attempts.
     """
 
-    def __init__(self, api: Api, name: str, changed: Callable[[Node | None], None], backoff: float = 60.0) -> None:
+    def __init__(self, api: Api, name: str, changed: Callable[[Node | None], None], backoff: float = 30.0) -> None:
         self._api = api
         self._name = name
         self._changed = changed

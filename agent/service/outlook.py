@@ -38,6 +38,8 @@ class Outlook:
 
     Attributes:
         result: the last look's.
+        leaving: Kata was to go from this node when that look was made. A wish that is newer than the look waits for the
+            next one: only a fresh count of sandboxes allows a label to be withdrawn.
         run: the look under way.
         look: the last look that ended.
         failure: what the last look failed in; None when it did not.
@@ -53,6 +55,7 @@ class Outlook:
         self._turn = turn
         self._verdict: verdict.Verdict | None = None
         self.result: Result | None = None
+        self.leaving = False
         self.run: Run | None = None
         self.look: Look | None = None
         self.failure: Failure | None = None
@@ -60,20 +63,19 @@ class Outlook:
         self.next_look = 0.0
         self.ticked = time.monotonic()
 
-    def publish(self, wish: Settings, policy: Policy, *, leaving: bool) -> None:
+    def publish(self, wish: Settings, policy: Policy) -> None:
         """Says what is known now.
 
         Args:
             wish: the settings.
             policy: the rollout's.
-            leaving: Kata is to go from this node.
         """
         own = [*(self._cluster.findings() if self._cluster else ()), *([self.trouble] if self.trouble else ())]
         self._metrics.reached.set(self._cluster is not None and self._cluster.reached)
         if self.result is None:
             self._say_that_it_begins(wish, policy)
             return
-        made = self._verdict = verdict.of(self.result, own, leaving=leaving)
+        made = self._verdict = verdict.of(self.result, own, leaving=self.leaving)
         self._metrics.show(made.report, self.result, made.reasons)
         if self._cluster is None:
             return

@@ -48,6 +48,11 @@ class Pace:
             wait = interval
         self.due = self._ended + wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
 
+    def wanted(self) -> None:
+        """Somebody wants something else: look at once."""
+        self._failures = {}
+        self.due = self._clock()
+
     def touch(self) -> None:
         """Something has changed: look soon, but not all the time when changes do not end."""
         now = self._clock()

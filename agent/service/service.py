@@ -67,6 +67,7 @@ class Service:
         self._prints: Prints = {}
         self._full: Result | None = None
         self._full_due = 0.0
+        self._interim: Result | None = None
         self._server: Server | None = None
         self._began = time.monotonic()
         self._wish = Wish(root)
@@ -109,6 +110,8 @@ class Service:
                 self._hear(*value)
             case "slot":
                 self._turn.got(*value)
+                if self._turn.waiting is not None and self._interim is not None:
+                    self._outlook.result = self._interim  # it is a wait, not a moment
             case "cluster":
                 self._learn_wish()
 
@@ -157,7 +160,7 @@ class Service:
         self._text = text
         with contextlib.suppress(KatanodeError):  # the worker says what is wrong with them
             self._settings = settings.load(path, required=bool(self._path))
-        self._pace.touch()
+        self._pace.wanted()
         self._turn.cancel("the settings have changed")
         self._serve()
 
@@ -182,7 +185,7 @@ class Service:
         assert self._cluster is not None  # it told
         if self._cluster.node_known and self._wish.learn(self._cluster.wish):
             logs.info("the node's label katanode.io/install has changed", value=self._cluster.wish)
-            self._pace.touch()
+            self._pace.wanted()
             self._turn.cancel("the node's label has changed")
 
     def _start_if_due(self) -> None:
@@ -206,7 +209,7 @@ class Service:
                 what, done, total = value
                 run.step = f"{what}: {done >> 20} MB" + (f" of {total >> 20} MB" if total else "")
             case "interim":
-                self._outlook.result = Result.from_json(value)
+                self._interim = Result.from_json(value)
             case "ask":
                 self._turn.ask(run, self._policy(), **value)
             case "release":
@@ -229,6 +232,7 @@ class Service:
                 self._full_due = 0.0
             result = verdict.merged(result, self._full)
         self._outlook.result = result
+        self._outlook.leaving = "absent" in {run.task.want, self._settings.state}
         self._prints = prints(result.watch)
         self._note_end(run, outcome, result.problem)
         if not result.full and not self._full_due:
@@ -245,7 +249,7 @@ class Service:
     def _note_end(self, run: Run, outcome: str, problem: Problem | None) -> None:
         outlook = self._outlook
         seconds = time.time() - run.began
-        outlook.run = None
+        outlook.run = self._interim = None
         outlook.look = Look(run.began, seconds, outcome)
         self._metrics.took(seconds, outcome)
         self._pace.ended(self._settings.run.interval_seconds, problem.reason if problem else "")
@@ -266,6 +270,5 @@ class Service:
         return Policy(rollout.slots, rollout.lease_seconds, rollout.failed_nodes_limit, digest)
 
     def _publish(self) -> None:
-        leaving = "absent" in {self._wish.want, self._settings.state}
         self._outlook.next_look = self._pace.due
-        self._outlook.publish(self._settings, self._policy(), leaving=leaving)
+        self._outlook.publish(self._settings, self._policy())

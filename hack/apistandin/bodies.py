@@ -91,13 +91,13 @@ def options(query: Mapping[str, str], user_agent: str, what: str, *, apply: bool
         found.append(errors.not_supported("fieldValidation", validation, ["", "Ignore", "Strict", "Warn"]))
     if found:
         raise errors.invalid("meta.k8s.io", what, "", found)
-    name = manager or "".join(c for c in user_agent.split("/")[0] if c.isprintable())[:MANAGER_LIMIT]
+    name = manager or "".join(c for c in user_agent.split("/", maxsplit=1)[0] if c.isprintable())[:MANAGER_LIMIT]
     return Options(name, force in ("true", "1"), "dryRun" in query, validation)
 
 
 def media_type(content_type: str) -> str:
     """The content type without its parameters."""
-    return content_type.split(";")[0].strip()
+    return content_type.split(";", maxsplit=1)[0].strip()
 
 
 def loads(body: bytes, content_type: str) -> Any:

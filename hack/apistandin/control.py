@@ -46,7 +46,7 @@ class Control:
             web.post("/standin/presence", self._presence),
         ]
 
-    async def _counters(self, request: web.Request) -> web.Response:
+    async def _counters(self, _request: web.Request) -> web.Response:
         journal = self._server.journal
         return web.json_response(
             {
@@ -63,7 +63,7 @@ class Control:
         whole = "whole" in request.query
         return web.json_response([write.as_json(whole=whole) for write in self._server.journal.writes(**where)])
 
-    async def _reset(self, request: web.Request) -> web.Response:
+    async def _reset(self, _request: web.Request) -> web.Response:
         self._server.journal.reset()
         return web.json_response({})
 
@@ -85,7 +85,7 @@ class Control:
             return _wrong(error)
         return web.json_response({})
 
-    async def _faults(self, request: web.Request) -> web.Response:
+    async def _faults(self, _request: web.Request) -> web.Response:
         return web.json_response({number: str(fault) for number, fault in self._server.faults.standing_now().items()})
 
     async def _fault(self, request: web.Request) -> web.Response:
@@ -127,7 +127,7 @@ class Control:
         self._listening.absent_soon(seconds)
         return web.json_response({})
 
-    async def _presence(self, request: web.Request) -> web.Response:
+    async def _presence(self, _request: web.Request) -> web.Response:
         await self._listening.present()
         return web.json_response({})
 

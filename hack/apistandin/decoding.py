@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from hack.apistandin.schema import AnyType, ListType, MapType, Scalar
+from hack.apistandin.schema import ListType, MapType, Scalar
 
 if TYPE_CHECKING:
     from hack.apistandin.schema import Field, Type
@@ -46,16 +46,15 @@ def decode(value: object, kind: Type, path: str, unknown: list[str]) -> Any:
             return [decode(item, kind.element, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
         case MapType(element=None):
             return _struct(value, kind, path, unknown)
-        case MapType():
+        case MapType(element=element) if element is not None:
             if not isinstance(value, dict):
                 raise _mismatch(value, "map", path)
-            zero = _ZERO[kind.element.kind] if isinstance(kind.element, Scalar) else None
+            zero = _ZERO[element.kind] if isinstance(element, Scalar) else None
             return {
-                key: zero if item is None else decode(item, kind.element, f"{path}.{key}", unknown)
+                key: zero if item is None else decode(item, element, f"{path}.{key}", unknown)
                 for key, item in value.items()
             }
-        case AnyType():
-            return value
+    return value
 
 
 def _struct(value: object, kind: MapType, path: str, unknown: list[str]) -> dict[str, Any]:

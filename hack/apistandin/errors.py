@@ -25,6 +25,7 @@ class ApiError(Exception):
         message: the sentence.
         details: ``details`` of the Status object; None leaves it out.
         headers: of the answer.
+        plain: whether the answer is the bare sentence instead of a Status object.
     """
 
     def __init__(
@@ -34,9 +35,12 @@ class ApiError(Exception):
         message: str,
         details: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        plain: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
+        self.plain = plain
         self.headers = dict(headers or {})
         self.status: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
         self.status["message"] = message
@@ -177,9 +181,7 @@ def not_acceptable(accepted: Iterable[str]) -> ApiError:
 
 def method_not_allowed() -> ApiError:
     """405."""
-    return ApiError(
-        405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {}
-    )
+    return ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
 
 
 def too_large(limit: int) -> ApiError:
@@ -188,10 +190,10 @@ def too_large(limit: int) -> ApiError:
 
 
 def too_many(retry_after: int) -> ApiError:
-    """429, as API priority and fairness says it (``apiserver/pkg/server/filters/priority-and-fairness.go``)."""
+    """429, as API priority and fairness says it: no Status object (``server/filters/priority-and-fairness.go``)."""
     message = "Too many requests, please try again later."
     details = {"retryAfterSeconds": retry_after}
-    return ApiError(429, "TooManyRequests", message, details, {"Retry-After": str(retry_after)})
+    return ApiError(429, "TooManyRequests", message, details, {"Retry-After": str(retry_after)}, plain=True)
 
 
 def unexplained(message: str) -> ApiError:
@@ -208,4 +210,5 @@ def server_error(code: int, message: str = "") -> ApiError:
         504: ("Timeout", "Timeout: request did not complete within the allotted timeout"),
     }
     reason, said = words.get(code, ("InternalError", "an error on the server has prevented the request"))
-    return ApiError(code, reason, message or said)
+    # A 502 is no API server's own: it is what stands before it that says so.
+    return ApiError(code, reason, message or said, plain=code == 502)

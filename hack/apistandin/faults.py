@@ -140,7 +140,9 @@ class Faults:
         with self._lock:
             return any(f.what is what and not f.over and f.meant_for(request) for f in self._faults.values())
 
-    def throttle(self, *, count: int | None = None, seconds: float | None = None, retry_after: int = 1, **to: Any) -> int:
+    def throttle(
+        self, *, count: int | None = None, seconds: float | None = None, retry_after: int = 1, **to: Any
+    ) -> int:
         """429 with Retry-After; `to` are the fields of `Fault` that choose requests."""
         return self.add(Fault(What.STATUS, count, seconds, code=429, retry_after=retry_after, **to))
 

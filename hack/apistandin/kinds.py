@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from hack.apistandin import errors, schemas
 from hack.apistandin.decoding import decode
-from hack.apistandin.fieldsets import Path
 from hack.apistandin.managedfields import same_but_times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hack.apistandin.fieldsets import Path
     from hack.apistandin.schema import Type
 
 Object = dict[str, Any]

@@ -54,7 +54,10 @@ class Listening:
         control = Control(self._server, self)
         app.add_routes(control.routes())
         app.router.add_route("*", "/{rest:.*}", self._server.handle)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=3600, shutdown_timeout=0.1)
+        # A watch whose client has gone is to end at once, not at its next event.
+        self._runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=3600, shutdown_timeout=0.1, handler_cancellation=True
+        )
         await self._runner.setup()
         await self.present()
         own = web.Application()
@@ -112,6 +115,10 @@ class Listening:
         for runner in (self._runner, self._control):
             if runner is not None:
                 await runner.cleanup()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -119,7 +119,8 @@ def apply(scope: Scope, live: Any, applied: Any, managed: Managed, name: str, *,
     if manager in owners:
         fields = owners[manager].fields - _NEVER_OWNED
         # An apply that changes nothing leaves its time as it is, and has none when it is the first.
-        time = scope.now if merged != live else last and last.time
+        before = last.time if last is not None else None
+        time = scope.now if merged != live else before
         owners[manager] = Owned(fields, scope.version, time)
         if not fields:
             del owners[manager]
@@ -134,9 +135,13 @@ def _changes(
 
     def compared(version: str) -> tuple[FieldSet, FieldSet, FieldSet]:
         if version not in versions:
-            old_and_new = (live, new) if version == scope.version else (
-                scope.convert(live, version),
-                scope.convert(new, version),
+            old_and_new = (
+                (live, new)
+                if version == scope.version
+                else (
+                    scope.convert(live, version),
+                    scope.convert(new, version),
+                )
             )
             found = typed.compare(*old_and_new, scope.types[version])
             versions[version] = found.filtered(lambda paths: under(paths, *scope.reset))

@@ -1,8 +1,9 @@
 """JSON patch, merge patch and strategic merge patch.
 
-JSON patch is the `jsonpatch` package with what the server's own (``gopkg.in/evanphx/json-patch.v4``) does otherwise:
-a missing field is null to a test and a copy, a missing value is null, and replacing a missing field adds it. Merge patch is RFC 7396. Strategic
-merge is ``k8s.io/apimachinery/pkg/util/strategicpatch/patch.go`` (v1.36) without ``$retainKeys``.
+JSON patch is the `jsonpatch` package with what the server's own (``gopkg.in/evanphx/json-patch.v4``) does otherwise: a
+missing field is null to a test and a copy, a missing value is null, and replacing a missing field adds it. Merge patch
+is RFC 7396. Strategic merge is ``k8s.io/apimachinery/pkg/util/strategicpatch/patch.go`` (v1.36) without
+``$retainKeys``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _ORDER = "$setElementOrder/"
 _DROP = "$deleteFromPrimitiveList/"
 
 
-class _Test(jsonpatch.TestOperation):  # type: ignore[misc] # untyped package
+class _Test(jsonpatch.TestOperation):
     """A test for which a missing field is null."""
 
     def apply(self, obj: Any) -> Any:
@@ -46,7 +47,7 @@ class _Test(jsonpatch.TestOperation):  # type: ignore[misc] # untyped package
         return isinstance(parent, dict) and key not in parent
 
 
-class _Replace(jsonpatch.ReplaceOperation):  # type: ignore[misc] # untyped package
+class _Replace(jsonpatch.ReplaceOperation):
     """A replacement that adds a field which is not there, if what it would be in is."""
 
     def apply(self, obj: Any) -> Any:
@@ -57,7 +58,7 @@ class _Replace(jsonpatch.ReplaceOperation):  # type: ignore[misc] # untyped pack
         return super().apply(obj)
 
 
-class _Copy(jsonpatch.CopyOperation):  # type: ignore[misc] # untyped package
+class _Copy(jsonpatch.CopyOperation):
     """A copy for which a missing field is null."""
 
     def apply(self, obj: Any) -> Any:
@@ -67,7 +68,7 @@ class _Copy(jsonpatch.CopyOperation):  # type: ignore[misc] # untyped package
         return super().apply(obj)
 
 
-class _Patch(jsonpatch.JsonPatch):  # type: ignore[misc] # untyped package
+class _Patch(jsonpatch.JsonPatch):
     operations = MappingProxyType({**jsonpatch.JsonPatch.operations, "copy": _Copy, "replace": _Replace, "test": _Test})
 
 
@@ -139,28 +140,27 @@ def _strategic_map(current: Any, patch: dict[str, Any], kind: Type) -> Any:
         return {}
     out = dict(current) if isinstance(current, dict) else {}
     for name, value in patch.items():
-        if name == _DIRECTIVE or name.startswith(_ORDER):
-            continue
         if name.startswith(_DROP):
             field = name.removeprefix(_DROP)
             out[field] = [item for item in out.get(field) or [] if item not in value]
-            continue
-        child = _child(kind, name)
-        if value is None:
+        elif value is None:
             out.pop(name, None)
-        elif isinstance(value, dict):
-            out[name] = _strategic_map(out.get(name), value, child)
-        elif isinstance(value, list):
-            order = patch.get(_ORDER + name)
-            out[name] = _strategic_list(out.get(name) or [], value, child, order)
-        else:
-            out[name] = value
+        elif name != _DIRECTIVE and not name.startswith(_ORDER):
+            out[name] = _strategic_value(out.get(name), value, _child(kind, name), patch.get(_ORDER + name))
     for name, order in patch.items():
         field = name.removeprefix(_ORDER)
         if name.startswith(_ORDER) and field not in patch and isinstance(out.get(field), list):
-            child = _child(kind, field)
-            out[field] = _ordered(out[field], order, out[field], getattr(child, "merge_key", ""))
+            key = getattr(_child(kind, field), "merge_key", "")
+            out[field] = _ordered(out[field], order, out[field], key)
     return out
+
+
+def _strategic_value(current: Any, value: Any, kind: Type, order: Any) -> Any:
+    if isinstance(value, dict):
+        return _strategic_map(current, value, kind)
+    if isinstance(value, list):
+        return _strategic_list(current or [], value, kind, order)
+    return value
 
 
 def _child(kind: Type, name: str) -> Type:

@@ -109,9 +109,7 @@ NAMESPACE = root(
         struct(
             phase=STRING,
             conditions=map_list(
-                struct(
-                    type=keep(STRING), status=keep(STRING), lastTransitionTime=TIME, reason=STRING, message=STRING
-                ),
+                struct(type=keep(STRING), status=keep(STRING), lastTransitionTime=TIME, reason=STRING, message=STRING),
                 "type",
             ),
         )

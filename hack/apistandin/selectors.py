@@ -14,7 +14,9 @@ from hack.apistandin import errors, kinds
 if TYPE_CHECKING:
     from hack.apistandin.kinds import Kind, Object
 
-_SET = re.compile(r"\s*(!?)\s*([A-Za-z0-9][-A-Za-z0-9_./]*)\s*(?:(==|=|!=)\s*([-A-Za-z0-9_.]*)|(in|notin)\s*\(([^)]*)\))?\s*")
+_SET = re.compile(
+    r"\s*(!?)\s*([A-Za-z0-9][-A-Za-z0-9_./]*)\s*(?:(==|=|!=)\s*([-A-Za-z0-9_.]*)|(in|notin)\s*\(([^)]*)\))?\s*"
+)
 
 
 class LabelTerm(NamedTuple):

@@ -13,16 +13,18 @@ from aiohttp import web
 
 from hack.apistandin import bodies, errors, kinds, reads
 from hack.apistandin.access import Tokens, User
+from hack.apistandin.deletes import Deleter
 from hack.apistandin.faults import Asking, Faults, What
 from hack.apistandin.journal import Asked, Journal, Write
 from hack.apistandin.store import Store, encode
 from hack.apistandin.watches import Watches
-from hack.apistandin.writes import Done, Writer
+from hack.apistandin.writes import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from hack.apistandin.kinds import Target
+    from hack.apistandin.writing import Done
 
 _WRITES = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _UNKNOWN = User("")
@@ -87,9 +89,7 @@ class Server:
                 status = response.status
         except errors.ApiError as error:
             status = error.code
-            response = web.Response(
-                status=error.code, body=_json(error.status), content_type="application/json", headers=error.headers
-            )
+            response = _refusal(error)
         finally:
             resource = "" if target is None else _resource(target)
             self.journal.count(Asked(verb, resource, user.name, status))
@@ -107,9 +107,9 @@ class Server:
         if fault.what is What.RESET:
             reset(request)
             return True
-        if fault.code == 401:  # noqa: PLR2004
+        if fault.code == 401:
             raise errors.unauthorized()
-        if fault.code == 429:  # noqa: PLR2004
+        if fault.code == 429:
             raise errors.too_many(1 if fault.retry_after is None else fault.retry_after)
         error = errors.server_error(fault.code)
         if fault.retry_after is not None:
@@ -143,7 +143,7 @@ class Server:
             case "patch":
                 done = writer.patch(body, content_type)
             case _:
-                done = _delete(writer, body, content_type, request)
+                done = _delete(Deleter(self.store, target, user, chosen), body, content_type, request)
         self._note(done, target, user, "apply" if apply else verb, chosen)
         headers = [("Warning", f"299 - {json.dumps(text)}") for text in dict.fromkeys(chosen.warnings)]
         wire = encode(target.kind, done.stored) if done.status is None else _json(done.status)
@@ -158,7 +158,7 @@ class Server:
         for item in json.loads(wire)["items"]:
             meta = item["metadata"]
             one = kinds.Target(target.kind, meta.get("namespace", ""), meta["name"], "")
-            done = Writer(self.store, one, user, chosen).delete({}, None)
+            done = Deleter(self.store, one, user, chosen).delete({}, None)
             self._note(done, one, user, "delete", chosen)
         return _ok(wire)
 
@@ -241,14 +241,22 @@ def _acceptable(request: web.Request) -> None:
         raise errors.not_acceptable((*bodies.ACCEPTED, *bodies.STREAMED))
 
 
-def _delete(writer: Writer, body: bytes, content_type: str, request: web.Request) -> Done:
+def _refusal(error: errors.ApiError) -> web.Response:
+    if error.plain:
+        headers = {**error.headers, "X-Content-Type-Options": "nosniff"}
+        return web.Response(status=error.code, text=f"{error}\n", headers=headers)
+    body = _json(error.status)
+    return web.Response(status=error.code, body=body, content_type="application/json", headers=error.headers)
+
+
+def _delete(deleter: Deleter, body: bytes, content_type: str, request: web.Request) -> Done:
     try:
         given = bodies.loads(body, content_type) if body else {}
         given = given if isinstance(given, dict) else {}
     except ValueError as error:
         raise errors.bad_request(str(error)) from None
     grace = given.get("gracePeriodSeconds", request.query.get("gracePeriodSeconds"))
-    return writer.delete(given.get("preconditions") or {}, None if grace is None else int(grace))
+    return deleter.delete(given.get("preconditions") or {}, None if grace is None else int(grace))
 
 
 def _ok(wire: bytes, code: int = 200) -> web.Response:

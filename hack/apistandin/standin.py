@@ -151,6 +151,10 @@ class ApiStandin:
 
         return self._inside(add)
 
+    def put(self, plural: str, made: dict[str, Any]) -> dict[str, Any]:
+        """Replace an object as nobody's write; it comes back as stored."""
+        return self._inside(lambda: self._server.store.put(_BY_PLURAL[plural], made))
+
     def get(self, plural: str, name: str, namespace: str = "") -> dict[str, Any] | None:
         """The object as stored, or None."""
         return self._inside(lambda: self._server.store.get(_BY_PLURAL[plural], namespace, name))

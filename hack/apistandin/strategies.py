@@ -7,11 +7,13 @@ admission plugins that are on by default: TaintNodesByCondition (a new Node is t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hack.apistandin import kinds, validation
 from hack.apistandin.errors import FieldError, duplicate, forbidden_value, invalid_value, not_supported, required
-from hack.apistandin.kinds import Kind, Object
+
+if TYPE_CHECKING:
+    from hack.apistandin.kinds import Kind, Object
 
 NOT_READY = "node.kubernetes.io/not-ready"
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -58,7 +60,8 @@ def default(kind: Kind, made: Object) -> None:
             container.setdefault("terminationMessagePath", "/dev/termination-log")
             container.setdefault("terminationMessagePolicy", "File")
             image = container.get("image", "")
-            latest = ":" not in image.rsplit("/", 1)[-1] and "@" not in image or image.endswith(":latest")
+            untagged = ":" not in image.rsplit("/", 1)[-1] and "@" not in image
+            latest = untagged or image.endswith(":latest")
             container.setdefault("imagePullPolicy", "Always" if latest else "IfNotPresent")
 
 
@@ -98,6 +101,13 @@ def _put_back(new: Object, old: Object, name: str) -> None:
     new.pop(name, None)
     if name in old:
         new[name] = old[name]
+
+
+def warnings(change: Change) -> list[str]:
+    """What is let through with a warning (``pkg/api/node/warnings.go``)."""
+    if change.kind is kinds.NODES and not change.subresource and change.new["spec"].get("externalID"):
+        return ["spec.externalID: this field is deprecated, and is unused by Kubernetes"]
+    return []
 
 
 def problems(change: Change) -> list[FieldError]:
@@ -147,9 +157,9 @@ def _node(change: Change) -> list[FieldError]:
             }
             found.append(duplicate(at, shown, "taints must be unique by key and effect pair"))
         seen.add(pair)
-    for name, shown in (("podCIDRs", "podCIDR"), ("providerID", "providerID")):
+    for name, said in (("podCIDRs", "podCIDR"), ("providerID", "providerID")):
         if old.get(name) and spec.get(name) != old[name]:
-            words = f'node updates may not change {shown} except from "" to valid'
+            words = f'node updates may not change {said} except from "" to valid'
             found.append(forbidden_value(f"spec.{name}", words))
     if change.old is not None and spec.get("externalID") != old.get("externalID"):
         found.append(forbidden_value("spec.externalID", "may not be updated"))
@@ -240,7 +250,7 @@ def _event_strict(change: Change) -> list[FieldError]:
     found: list[FieldError] = []
     series: Any = new.get("series")
     if series is not None and (old is None or series != old.get("series")):
-        if series.get("count", 0) < 2:  # noqa: PLR2004 - the API's own number
+        if series.get("count", 0) < 2:
             found.append(invalid_value("series.count", "", "should be at least 2"))
         if not series.get("lastObservedTime"):
             found.append(required("series.lastObservedTime"))

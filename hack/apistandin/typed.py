@@ -1,8 +1,8 @@
 """Structured merge and diff of objects by schema.
 
 What ``sigs.k8s.io/structured-merge-diff`` (v6) does in ``typed/validate.go``, ``typed/tofieldset.go``,
-``typed/compare.go``, ``typed/merge.go`` and ``typed/remove.go``, for the types of `hack.apistandin.schema`. A value that is
-not there is `MISSING`; None is JSON's null, which counts as an empty map or list.
+``typed/compare.go``, ``typed/merge.go`` and ``typed/remove.go``, for the types of `hack.apistandin.schema`. A value
+that is not there is `MISSING`; None is JSON's null, which counts as an empty map or list.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from hack.apistandin import errors, reads, selectors
+from hack.apistandin.decoding import decode
 from hack.apistandin.faults import What
 from hack.apistandin.store import encode
 
@@ -91,7 +92,9 @@ class Watches:
     def __len__(self) -> int:
         return len(self._open)
 
-    async def serve(self, request: web.Request, target: Target, query: Mapping[str, str], asking: Asking) -> web.StreamResponse:
+    async def serve(
+        self, request: web.Request, target: Target, query: Mapping[str, str], asking: Asking
+    ) -> web.StreamResponse:
         """Answer a watch until it ends.
 
         Raises:
@@ -110,7 +113,7 @@ class Watches:
         response.enable_chunked_encoding()
         self._add(watch)
         try:
-            self._begin(watch, start, initial=initial, bookmark=initial and bookmarks)
+            self._begin(watch, start, initial=initial, bookmark=bookmarks)
             await response.prepare(request)
             await self._stream(watch, response, timeout, bookmarks=bookmarks)
         except (ConnectionError, asyncio.CancelledError):
@@ -121,7 +124,11 @@ class Watches:
         return response
 
     def _begin(self, watch: Watch, start: int, *, initial: bool, bookmark: bool) -> None:
-        """Queue what there is, or what changed since `start`."""
+        """Queue what there is, or what changed since `start`.
+
+        A watch from nowhere in particular begins with a list too, whose end a bookmark marks where these are allowed
+        (``SetListOptionsDefaults``).
+        """
         if start and not initial:
             watch.revision = start
             try:
@@ -139,11 +146,11 @@ class Watches:
         if bookmark:
             watch.queue.put_nowait(self._bookmark(watch, _INITIAL_END))
 
-    async def _stream(self, watch: Watch, response: web.StreamResponse, timeout: float, *, bookmarks: bool) -> None:
+    async def _stream(self, watch: Watch, response: web.StreamResponse, seconds: float, *, bookmarks: bool) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
+        end = loop.time() + seconds
         # A real server spreads its bookmarks and sends a last one shortly before the timeout.
-        bookmark_at = loop.time() + min(BOOKMARK_SECONDS * (0.75 + random.random() / 2), max(timeout - 2, 0.5))
+        bookmark_at = loop.time() + min(BOOKMARK_SECONDS * (0.75 + random.random() / 2), max(seconds - 2, 0.5))
         while (left := end - loop.time()) > 0:
             wait = min(left, max(bookmark_at - loop.time(), 0)) if bookmarks else left
             try:
@@ -153,8 +160,7 @@ class Watches:
                     continue
                 bookmark_at = loop.time() + BOOKMARK_SECONDS
                 chunk = self._bookmark(watch, {})
-            while self._faults.standing(watch.asking, What.STALL):
-                await asyncio.sleep(_STALL_LOOK)
+            await self._stalled(watch)
             if chunk is None:
                 return
             lines, over = [chunk], False
@@ -166,12 +172,18 @@ class Watches:
             if over:
                 return
 
+    async def _stalled(self, watch: Watch) -> None:
+        """Wait until no fault stalls this watch; faults end by the clock, so they are looked at again and again."""
+        while self._faults.standing(watch.asking, What.STALL):  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(_STALL_LOOK)
+
     def _bookmark(self, watch: Watch, annotations: dict[str, str]) -> bytes:
-        empty: Object = {"kind": watch.kind.kind, "apiVersion": watch.kind.version}
-        empty["metadata"] = {"resourceVersion": str(self._store.revision)}
+        meta: Object = {"resourceVersion": str(self._store.revision)}
         if annotations:
-            empty["metadata"]["annotations"] = annotations
-        return line("BOOKMARK", json.dumps(empty, separators=(",", ":")).encode())
+            meta["annotations"] = annotations
+        empty = decode({"metadata": meta}, watch.kind.type, "", [])
+        shown = {"kind": watch.kind.kind, "apiVersion": watch.kind.version, **empty}
+        return line("BOOKMARK", json.dumps(shown, separators=(",", ":")).encode())
 
     def _end(self, watch: Watch, status: Object) -> None:
         watch.queue.put_nowait(line("ERROR", json.dumps(status, separators=(",", ":")).encode()))

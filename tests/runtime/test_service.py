@@ -2,85 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
-import signal
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from daemon import FAST, Daemon, hide_kvm, running, show_kvm
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
 
     from conftest import Machine
 
 pytestmark = pytest.mark.runtime
-
-PORT = 9810
-FAST = f'[run]\ninterval_seconds = 10\n[serve]\naddress = "127.0.0.1"\nport = {PORT}\n'
-_FETCH = """
-import json, sys, urllib.error, urllib.request
-try:
-    answer = urllib.request.urlopen(sys.argv[1], timeout=5)
-except urllib.error.HTTPError as error:
-    answer = error
-except OSError as error:
-    sys.exit(str(error))
-print(json.dumps([answer.status, dict(answer.headers), answer.read().decode()]))
-"""
-
-
-class Daemon:
-    """`katanode run` on a machine."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.log = machine.path("/run/katanode.log")
-        with self.log.open("ab") as log:
-            self.process: subprocess.Popen[bytes] = machine.popen(
-                "run", "--settings", "/etc/katanode/katanode.toml", stderr=log
-            )
-
-    def fetch(self, path: str) -> tuple[int, str]:
-        """Status and text of an answer; 0 while nobody listens."""
-        done = self.machine.lab.run(["python3", "-c", _FETCH, f"http://127.0.0.1:{PORT}{path}"], check=False)
-        if done.returncode:
-            return 0, done.stderr
-        status, _, body = json.loads(done.stdout)
-        return int(status), str(body)
-
-    def metric(self, name: str, **labels: str) -> float:
-        """A metric's value; 0 for one that is not there."""
-        wanted = "{" + ",".join(f'{key}="{value}"' for key, value in sorted(labels.items())) + "}" if labels else ""
-        found = re.search(rf"^katanode_{re.escape(name + wanted)} (\S+)$", self.fetch("/metrics")[1], re.MULTILINE)
-        return float(found[1]) if found else 0.0
-
-    def until(self, what: Callable[[], Any], seconds: float = 60.0) -> None:
-        """Waits for a state."""
-        deadline = time.monotonic() + seconds
-        while not what():
-            assert self.process.poll() is None, f"the daemon has ended:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"not so within {seconds:g} s:\n{self.log.read_text()[-4000:]}"
-            time.sleep(0.2)
-
-    def until_ready(self) -> None:
-        self.until(lambda: self.metric("handler_ready", handler="kata-clh") == 1)
-
-    @property
-    def pids(self) -> list[int]:
-        """Its process and its workers', inside, the daemon's first."""
-        listed = self.machine.lab.run(["pgrep", "-f", "katanode run|agent.service.worker"], check=False).stdout
-        return sorted(int(word) for word in listed.split())
-
-    def stop(self, number: int = signal.SIGTERM) -> float:
-        """Sends a signal to the daemon itself; gives the seconds until it ended."""
-        begin = time.monotonic()
-        for pid in self.pids[:1]:
-            self.machine.lab.run(["kill", f"-{int(number)}", str(pid)], check=False)
-        self.process.wait(20)
-        return time.monotonic() - begin
 
 
 @pytest.fixture
@@ -92,10 +24,8 @@ def machine(start_machine: Callable[..., Machine]) -> Machine:
 
 @pytest.fixture
 def daemon(machine: Machine) -> Iterator[Daemon]:
-    made = Daemon(machine)
-    yield made
-    if made.process.poll() is None:
-        made.stop(signal.SIGKILL)
+    with running(machine) as made:
+        yield made
 
 
 def test_it_makes_the_node_ready_and_says_so_everywhere(daemon: Daemon) -> None:
@@ -161,14 +91,10 @@ def test_it_ends_within_five_seconds_at_any_moment_and_undoes_nothing(machine: M
     pod = machine.run_pod()
     moments = ("restarting containerd", "unpacked and verified", "serves again", "canary kata-clh", "sysctl")
     for moment in moments:
-        daemon = Daemon(machine)
-        try:
+        with running(machine) as daemon:
             daemon.until(lambda said=moment, own=daemon: said in own.log.read_text())
             assert daemon.stop() < 5.0, moment
             assert daemon.process.returncode == 0, daemon.log.read_text()
-        finally:
-            if daemon.process.poll() is None:
-                daemon.stop(signal.SIGKILL)
         daemon.log.unlink()
         machine.katanode("apply", "--retry")
         assert machine.serves()
@@ -182,21 +108,17 @@ def test_a_daemon_that_was_killed_is_gone_on_with_by_the_next(machine: Machine) 
     for pid in daemon.pids:
         machine.lab.run(["kill", "-9", str(pid)], check=False)
     daemon.process.wait(20)
-    second = Daemon(machine)
-    try:
+    with running(machine) as second:
         second.until_ready()
         assert machine.serves()
-    finally:
-        second.stop(signal.SIGKILL)
 
 
 def test_a_device_that_vanishes_takes_readiness_with_it(daemon: Daemon) -> None:
     machine = daemon.machine
     daemon.until_ready()
-    device = machine.path("/dev/kvm")
-    device.rename(device.with_name("kvm-away"))
+    hide_kvm(machine)
     daemon.until(lambda: daemon.metric("handler_ready", handler="kata-clh") == 0, 20)
-    device.with_name("kvm-away").rename(device)
+    show_kvm(machine)
     daemon.until_ready()
 
 

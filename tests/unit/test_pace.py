@@ -88,3 +88,12 @@ def test_a_change_after_failures_is_somebodys_remedy_and_tried_soon(clock: Clock
     clock.now += 5
     pace.touch()
     assert pace.due - clock.now <= 2
+
+
+def test_what_somebody_wants_is_looked_at_at_once_however_much_changed_before(clock: Clock) -> None:
+    pace = Pace(clock)
+    for _ in range(10):
+        pace.ended(300, "")
+        pace.touch()
+    pace.wanted()
+    assert pace.due == clock.now

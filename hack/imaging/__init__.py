@@ -1,0 +1,1 @@
+"""Builds katanode's image with docker, podman or buildah, whichever is there."""
