@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.cluster import events, names, saying
 from agent.cluster.api import Api, ApiError, is_older
-from agent.cluster.publisher import Publisher
+from agent.cluster.publisher import HEARTBEAT, Publisher
 from agent.cluster.saying import Saying
 from agent.cluster.slots import Policy, Slots, halt_words
 from agent.cluster.watch import NodeWatch
@@ -41,13 +41,16 @@ class Cluster:
         identity: who this agent is.
         changed: called, from another thread, when something of the cluster's concerns the daemon: the node's label with
             the operator's wish, or a problem of publishing that came or went.
+        heartbeat: seconds after which a condition that still holds is written again.
     """
 
-    def __init__(self, api: Api, identity: Identity, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, api: Api, identity: Identity, changed: Callable[[], None], heartbeat: float = HEARTBEAT
+    ) -> None:
         self._api = api
         self._identity = identity
         self._changed = changed
-        self._publisher = Publisher(api, identity.node)
+        self._publisher = Publisher(api, identity.node, heartbeat=heartbeat)
         self._watch = NodeWatch(api, identity.node, self._seen)
         self._wake = threading.Event()
         self._stop = threading.Event()

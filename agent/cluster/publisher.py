@@ -29,12 +29,16 @@ class Publisher:
         api: the API.
         name: the Node's name.
         clock: monotonic seconds.
+        heartbeat: seconds after which a condition that still holds is written again, with up to a tenth of jitter.
     """
 
-    def __init__(self, api: Api, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, api: Api, name: str, clock: Callable[[], float] = time.monotonic, heartbeat: float = HEARTBEAT
+    ) -> None:
         self._api = api
         self._path = f"/api/v1/nodes/{name}"
         self._clock = clock
+        self._heartbeat = heartbeat
         self._uid = ""
         self._labelled: Mapping[str, str] = {}
         self._conditioned: Mapping[str, str] = {}
@@ -114,7 +118,7 @@ class Publisher:
             return node
         there = saying.words(saying.condition_of(node))
         if self._conditioned and there != self._conditioned and not self.truce.may_take_back(_CONDITION):
-            self.next_beat = now + HEARTBEAT
+            self.next_beat = now + self._heartbeat
             return node
         made = saying.condition(wish, node, _timestamp())
         body = _body(node) | {"status": {"conditions": [made]}}
@@ -128,7 +132,7 @@ class Publisher:
             self.truce.may_take_back(_CONDITION, ", ".join(sorted(set(holders.values()))))
             node = self._api.apply(path, body, manager=names.FIELD_MANAGER, force=True)
         self._conditioned = saying.words(made)
-        self.next_beat = now + HEARTBEAT * random.uniform(1.0, 1.1)  # noqa: S311 - jitter
+        self.next_beat = now + self._heartbeat * random.uniform(1.0, 1.1)  # noqa: S311 - jitter
         return node
 
     def _taint(self, wish: Saying, node: Node, kept: tuple[str, ...]) -> Node:

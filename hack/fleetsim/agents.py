@@ -52,10 +52,10 @@ def main() -> int:
 def _cluster(order: dict[str, Any], name: str) -> Cluster:
     def connect() -> ApiClient:
         configuration = Configuration(host=order["url"])
-        configuration.api_key["BearerToken"] = f"Bearer {order['token']}"
+        configuration.api_key["BearerToken"] = f"Bearer {name}"  # each node's agent has a token of its own
         return ApiClient(configuration)
 
-    return Cluster(Api(connect), Identity(name, "katanode", name), lambda: None)
+    return Cluster(Api(connect), Identity(name, "katanode", name), lambda: None, order["heartbeat"])
 
 
 def _turn(name: str, cluster: Cluster, policy: Policy, order: dict[str, Any], cancelled: threading.Event) -> None:
@@ -64,7 +64,8 @@ def _turn(name: str, cluster: Cluster, policy: Policy, order: dict[str, Any], ca
         slot = cluster.slots.acquire(policy, cancelled, lambda _: None)
     except Cancelled:
         return
-    _say({"node": name, "got": time.monotonic()})
+    number = slot._lease["metadata"]["name"]  # noqa: SLF001 - for the measurement only
+    _say({"node": name, "slot": number, "got": time.monotonic()})
     time.sleep(order["restart_seconds"])
     if name in order["vanishing"]:
         slot._done.set()  # noqa: SLF001 - its process is gone: nobody renews and nobody gives back
