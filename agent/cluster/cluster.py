@@ -44,9 +44,7 @@ class Cluster:
         heartbeat: seconds after which a condition that still holds is written again.
     """
 
-    def __init__(
-        self, api: Api, identity: Identity, changed: Callable[[], None], heartbeat: float = HEARTBEAT
-    ) -> None:
+    def __init__(self, api: Api, identity: Identity, changed: Callable[[], None], heartbeat: float = HEARTBEAT) -> None:
         self._api = api
         self._identity = identity
         self._changed = changed

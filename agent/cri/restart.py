@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent.cri.client import Client, CRIError, RuntimeStatus
 from agent.cri.daemon import Daemon, peer
 from agent.errors import KatanodeError
-from agent.host import systemd
+from agent.host import cgroups, systemd
 from agent.host.process import Runner
 from agent.host.root import HostRoot
 from agent.reasons import Reason
@@ -52,7 +52,10 @@ def restart(runner: Runner, daemon: Daemon, policy: RestartPolicy) -> None:
     started = time.time()
     try:
         if policy.command:
-            runner.run(policy.command, timeout=policy.timeout, reason=Reason.RESTART_FAILED)
+            # The command may start the daemon itself: not among what dies with this process's pod or session.
+            runner.run(
+                cgroups.beside(daemon.pid, policy.command), timeout=policy.timeout, reason=Reason.RESTART_FAILED
+            )
         else:
             systemd.restart(runner, daemon.unit, policy.timeout)
     except KatanodeError as error:

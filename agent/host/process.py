@@ -13,7 +13,7 @@ from agent.reasons import Reason
 OUTPUT_LIMIT = 8 << 20
 """Bytes of a program's output that are kept; `containerd config dump` prints about 20 kB."""
 
-NSENTER = ("nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--")
+NSENTER = ("nsenter", "--target", "1", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--")
 """Into the host's namespaces from the agent's pod. Not --pid: the pod has hostPID, and --pid would fork."""
 
 
