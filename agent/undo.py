@@ -118,7 +118,7 @@ def running_sandboxes(node: Node, daemon: Daemon) -> list[str]:
         return sorted(
             f"{s.namespace}/{s.name} ({s.handler})"
             for s in client.sandboxes()
-            if s.ready and s.handler in handlers.HANDLERS and canary.LABEL not in s.labels
+            if s.ready and s.handler in handlers.HANDLERS and not canary.is_canary(s)
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.cri.client import Client, CRIError
+from agent.cri.client import Client, CRIError, Sandbox
 from agent.errors import KatanodeError
 from agent.reasons import Reason
 from agent.sandboxes import processes
@@ -84,7 +84,13 @@ def sweep(client: Client, timeout: float) -> None:
     """Removes the canaries that killed runs left."""
     with contextlib.suppress(CRIError):
         for left in client.sandboxes({LABEL: "true"}):
-            _discard(client, left.id, timeout)
+            if is_canary(left):
+                _discard(client, left.id, timeout)
+
+
+def is_canary(sandbox: Sandbox) -> bool:
+    """Whether a sandbox is one of ours: a pod may bear the label, and is none for that."""
+    return LABEL in sandbox.labels and sandbox.namespace == NAMESPACE
 
 
 @contextlib.contextmanager

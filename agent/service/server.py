@@ -1,11 +1,12 @@
 """Serving metrics, health and the page: read-only, one thread a connection, none of which can hold it up."""
 
+import contextlib
 import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY
+from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SHUT_RDWR, socket
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -101,7 +102,8 @@ class _Listener(ThreadingHTTPServer):
         if ":" in wish.address:
             self.address_family = AF_INET6
         self.answers: dict[str, Callable[[str], _Made]] = {}
-        self._free = threading.BoundedSemaphore(_CONNECTIONS)
+        self._open: dict[int, socket] = {}
+        self._lock = threading.Lock()
         self.context = _context(wish) if wish.tls_cert_file else None
         super().__init__((wish.address, wish.port), _Handler)
 
@@ -112,22 +114,37 @@ class _Listener(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)  # somebody holds all of them: better none than no kubelet
-            return
+        with self._lock:
+            # Somebody who holds all of them, a byte at a time, is not to keep the kubelet out: the oldest goes.
+            oldest = list(self._open.values())[: max(0, len(self._open) - _CONNECTIONS + 1)]
+            for connection in oldest:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(SHUT_RDWR)
+                self._open.pop(connection.fileno(), None)
+            self._open[request.fileno()] = request
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        number = request.fileno()
         try:
             request.settimeout(_TIMEOUT)
             if self.context is not None:
                 # Here, in the connection's own thread: a client that does not shake hands holds up nobody.
                 request = self.context.wrap_socket(request, server_side=True)
+                with self._lock:
+                    if number in self._open:
+                        self._open[number] = request  # the descriptor is the wrapped one's now
             super().process_request_thread(request, client_address)
         except OSError:
             self.shutdown_request(request)
-        finally:
-            self._free.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection."""
+        with self._lock:
+            number = request.fileno()
+            if self._open.get(number) is request:
+                del self._open[number]
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no news."""

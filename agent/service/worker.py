@@ -176,7 +176,7 @@ def _sandboxes(node: Node) -> dict[str, int] | None:
     try:
         daemon = find(node.root, node.settings.runtime.socket)
         with Client(node.root(daemon.socket)) as client:
-            running = [s for s in client.sandboxes() if s.ready and canary.LABEL not in s.labels]
+            running = [s for s in client.sandboxes() if s.ready and not canary.is_canary(s)]
     except KatanodeError:
         return None
     return dict(Counter(s.handler for s in running if s.handler in handlers.HANDLERS))

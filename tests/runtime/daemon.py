@@ -6,13 +6,11 @@ import contextlib
 import json
 import re
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from pyroute2 import netns
-
-from hack.apistandin import ApiStandin, Rule
+from hack.lab import apiserver
+from hack.lab.apiserver import AGENT, NODE
 
 if TYPE_CHECKING:
     import subprocess
@@ -20,22 +18,14 @@ if TYPE_CHECKING:
 
     from conftest import Machine
 
+    from hack.apistandin import ApiStandin
+
+__all__ = ["AGENT", "FAST", "NODE", "PORT", "SETTINGS", "Daemon", "api_server", "hide_kvm", "running", "show_kvm"]
+
 PORT = 9810
 SETTINGS = "/etc/katanode/katanode.toml"
 FAST = f'[run]\ninterval_seconds = 10\n[serve]\naddress = "127.0.0.1"\nport = {PORT}\n'
 """Settings of a daemon that is not waited for."""
-NODE = "node-1"
-AGENT = (
-    Rule(verbs=("get", "watch", "patch"), groups=("",), resources=("nodes", "nodes/status")),
-    Rule(verbs=("create",), groups=("events.k8s.io",), resources=("events",)),
-    Rule(
-        verbs=("get", "list", "watch", "create", "update"),
-        groups=("coordination.k8s.io",),
-        resources=("leases",),
-        namespaces=("katanode",),
-    ),
-)
-_KUBECONFIG = "/run/kubeconfig"
 _FETCH = """
 import json, sys, urllib.error, urllib.request
 try:
@@ -127,30 +117,8 @@ def running(machine: Machine, env: Mapping[str, str] | None = None) -> Iterator[
         made.process.wait(20)
 
 
-@contextlib.contextmanager
-def api_server(machine: Machine, *taints: dict[str, str]) -> Iterator[tuple[ApiStandin, dict[str, str]]]:
+def api_server(
+    machine: Machine, *taints: dict[str, str]
+) -> contextlib.AbstractContextManager[tuple[ApiStandin, dict[str, str]]]:
     """A stand-in inside the machine's network, and the environment of a daemon that is to use it."""
-    standin = ApiStandin()
-    inside = machine.path("/").parts[2]  # /proc/PID/root
-
-    def enter() -> None:
-        # A thread has a network namespace of its own, and the threads that it starts are in it too.
-        netns.setns(f"/proc/{inside}/ns/net")
-        standin.__enter__()
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    node = standin.add_node(NODE)
-    standin.put("nodes", {**node, "spec": {"taints": list(taints)}})
-    standin.add_token("agent", "system:serviceaccount:katanode:katanode", node=NODE, rules=AGENT)
-    user = {"name": "agent", "user": {"token": "agent"}}
-    cluster = {"name": "standin", "cluster": {"server": standin.url}}
-    context = {"name": "standin", "context": {"cluster": "standin", "user": "agent"}}
-    known = {"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "standin"}
-    machine.write(_KUBECONFIG, json.dumps({"apiVersion": "v1", "kind": "Config", **known}))
-    try:
-        yield standin, {"KUBECONFIG": _KUBECONFIG, "NODE_NAME": NODE, "POD_NAMESPACE": "katanode", "POD_NAME": "pod-1"}
-    finally:
-        standin.finish_watches()
-        standin.__exit__(None, None, None)
+    return apiserver.api_server(machine.lab, *taints)
