@@ -6,7 +6,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SHUT_RDWR, socket
+from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SHUT_RDWR, SO_REUSEADDR, SOL_SOCKET, socket
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -110,6 +110,8 @@ class _Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if self.address_family == AF_INET6:
             self.socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)  # :: serves IPv4 too, whatever the node's sysctl says
+        # The connections of the agent before this one still linger; it is the same address.
+        self.socket.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 

@@ -135,11 +135,12 @@ class Service:
                 logs.info("changed since the last look", paths=different[:5], more=max(0, len(different) - 5))
                 self._pace.touch()
         self._turn.look()
-        self._renew_certificate()
+        self._keep_serving()
         self._publish()
 
-    def _renew_certificate(self) -> None:
+    def _keep_serving(self) -> None:
         if self._server is None:
+            self._serve()  # the agent before this one may still have had the port
             return
         try:
             if self._server.renew():
@@ -149,8 +150,10 @@ class Service:
             self._say_trouble(error)
 
     def _say_trouble(self, error: KatanodeError) -> None:
-        self._outlook.trouble = from_error("metrics and health are served", error)
-        logs.warning(error.message, reason=str(error.reason), evidence=error.evidence)
+        trouble = from_error("metrics and health are served", error)
+        if trouble != self._outlook.trouble:
+            logs.warning(error.message, reason=str(error.reason), evidence=error.evidence)
+        self._outlook.trouble = trouble
 
     def _read_settings(self) -> None:
         path = Path(self._path or settings.DEFAULT_PATH)
@@ -173,11 +176,11 @@ class Service:
             self._server.close()
             self._server = None
         outlook = self._outlook
-        outlook.trouble = None
         try:
             if wish.port:
                 self._server = Server(wish, self._metrics.registry, outlook.page, outlook.healthy, outlook.ready)
                 logs.info("serving", address=wish.address, port=self._server.port)
+            outlook.trouble = None
         except KatanodeError as error:
             self._say_trouble(error)
 

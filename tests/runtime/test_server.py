@@ -141,6 +141,16 @@ def test_a_place_that_is_taken_is_an_error_that_names_it(server: Server) -> None
     assert caught.value.reason is Reason.LISTEN_FAILED
 
 
+def test_a_place_that_was_left_a_moment_ago_can_be_had(server: Server) -> None:
+    with socket.create_connection((HERE, server.port), timeout=5) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.1\r\nConnection: close\r\n\r\n")
+        while connection.recv(1000):
+            pass  # the server closes first: the connection lingers on its side
+    server.close()
+    with serving(Serve(HERE, server.port)) as made:
+        assert ask(made, "/readyz")[0] == 200
+
+
 def test_both_families_are_served_on_the_unspecified_address() -> None:
     if not socket.has_ipv6:
         pytest.skip(reason="this machine has no IPv6")

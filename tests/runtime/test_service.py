@@ -133,3 +133,12 @@ def test_absence_is_made_and_kept(daemon: Daemon) -> None:
     assert "kata-clh" not in machine.loaded()
     assert machine.config == plain
     assert not machine.path("/opt/kata").exists()
+
+
+def test_a_port_that_another_agent_still_has_is_taken_when_it_is_free(machine: Machine) -> None:
+    with running(machine) as first:
+        first.until(lambda: first.fetch("/healthz")[0] == 200)
+        with running(machine) as second:
+            second.until(lambda: "cannot serve on 127.0.0.1" in second.log.read_text())
+            first.stop()
+            second.until(lambda: second.fetch("/healthz")[0] == 200)
