@@ -13,7 +13,7 @@ from agent.cluster.leases import Failed, Lease, Leases
 from agent.reasons import Reason
 
 _RUNGS = 10
-_RUNG = 0.1
+_RUNG = 0.08
 """Seconds: how long a waiter hesitates over a free slot, see `_hesitation`."""
 _LONGEST_WAIT = 60.0
 """Seconds without an event after which who waits looks at clocks and nodes again."""
@@ -248,8 +248,8 @@ class Slots:
 def _hesitation() -> float:
     """Seconds to wait before trying for a slot that looks free; whoever was quicker is seen meanwhile.
 
-    In each tenth of a second an agent tries with twice the probability of the one before, from 1/1024 up to 1. So of a
-    thousand that wait about one tries in the first, of three one within the second, and few ever meet.
+    In each rung an agent tries with twice the probability of the one before, from 1/1024 up to 1. So of a thousand that
+    wait about one tries in the first, of three one within the second, and few ever meet.
     """
     rung = next(n for n in range(_RUNGS + 1) if random.random() < 2.0 ** (n - _RUNGS))  # noqa: S311 - no secret
     return (rung + random.random()) * _RUNG  # noqa: S311 - no secret

@@ -77,17 +77,22 @@ def holders(place: Place) -> list[str]:
 
 @both
 def test_one_waits_until_the_other_is_done_and_not_much_longer(place: Place) -> None:
-    first = take(place, "a")
-    second = Waiter(place, "b")
-    assert second.until_told().reason is Reason.WAITING_FOR_SLOT
-    assert "a" in second.told[0].message
-    time.sleep(1)
-    assert second.slot is None
-    begin = time.monotonic()
-    first.give_back("")
-    assert second.ends(5)
-    assert time.monotonic() - begin < 2.0
-    assert holders(place) == ["b"]
+    took = []
+    held = take(place, "n0")
+    for number in range(1, 4):
+        waiter = Waiter(place, f"n{number}")
+        assert waiter.until_told().reason is Reason.WAITING_FOR_SLOT
+        assert f"n{number - 1}" in waiter.told[0].message
+        time.sleep(0.5)
+        assert waiter.slot is None
+        begin = time.monotonic()
+        held.give_back("")
+        assert waiter.ends(15)
+        took.append(time.monotonic() - begin)
+        assert holders(place) == [f"n{number}"]
+        assert waiter.slot is not None
+        held = waiter.slot
+    assert sorted(took)[1] < 2.0, took  # the median: a busy machine may hold up one
 
 
 @both
