@@ -62,11 +62,6 @@ class ApiError(Exception):
         self.causes = tuple(causes)
         self.retry_after = retry_after
 
-    @property
-    def is_temporary(self) -> bool:
-        """Whether the same request may succeed later without anybody doing anything."""
-        return self.status in {0, 408, 409, 410, 429} or self.status >= 500
-
     def as_error(self) -> KatanodeError:
         """The same for people."""
         reason = Reason.CLUSTER_FORBIDDEN if self.status in {401, 403} else Reason.CLUSTER_UNREACHABLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from agent.cluster import names, saying
 from agent.cluster.api import Api
 from agent.cluster.cluster import Cluster, Identity
 from agent.cluster.saying import Saying
-from agent.cluster.slots import Policy
+from agent.cluster.slots import Policy, Slots
 from agent.reasons import Reason
 
 if TYPE_CHECKING:
@@ -239,3 +240,20 @@ def test_an_agent_that_may_not_write_says_so(place: Place, standin: ApiStandin) 
     until(lambda: {f.reason for f in cluster.findings()} == {Reason.CLUSTER_FORBIDDEN})
     assert "Apply the manifests" in cluster.findings()[0].remedy
     cluster.stop()
+
+
+@both
+def test_every_agent_hears_that_the_rollout_is_halted_and_that_it_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.cluster.cluster._HALT_INTERVAL", 0.3)
+    agent = Agent(place)
+    agent.tell(READY)
+    for name in ("a", "b", "c"):
+        slot = Slots(place.agent(name), place.namespace, name).acquire(POLICY, threading.Event(), lambda _: None)
+        slot.give_back("RolledBack")
+    until(lambda: agent.reasons() == {Reason.ROLLOUT_HALTED})
+    assert "a (RolledBack), b (RolledBack), c (RolledBack)" in agent.cluster.findings()[0].evidence
+    delete(place.admin, f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/katanode-failed-a")
+    until(lambda: not agent.reasons())
+    agent.cluster.stop()
