@@ -37,7 +37,7 @@ def test_nodes_write_no_more_than_a_heartbeat_and_restart_no_more_than_have_a_sl
         assert min(counts) >= 1, "a node has fallen silent"
         assert statistics.mean(counts) <= 2.6
         made = fleet.roll_out(AGENTS, 120)
-    assert made.at_once == slots
+    assert 1 < made.at_once <= slots
     assert len({turn.node for turn in made.turns}) == AGENTS
     assert {turn.slot for turn in made.turns} == {f"katanode-restart-{number}" for number in range(slots)}
 
