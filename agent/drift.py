@@ -48,7 +48,7 @@ def refuse_tug_of_war(node: Node, state: State, change: Change) -> None:
         KatanodeError: `TUG_OF_WAR`, naming the files and the time of the next repair.
     """
     recent = _recent(state)
-    if not recent or not is_repair(node, state):
+    if not recent:
         return
     wait = min(node.settings.runtime.cooldown_seconds * 2.0 ** (len(recent) - 1), _LONGEST)
     passed = time.time() - recent[-1]

@@ -72,7 +72,6 @@ def test_each_further_repair_waits_twice_as_long_up_to_six_hours(
 def test_what_the_operator_wants_anew_is_no_repair(node: Node) -> None:
     state = dataclasses.replace(installed(node, 5), settings={"kata": {"version": "3.2.0"}})
     assert not drift.is_repair(node, state)
-    assert not is_left(node, state)
 
 
 def test_a_first_installation_is_no_repair(node: Node) -> None:
