@@ -53,9 +53,7 @@ def restart(runner: Runner, daemon: Daemon, policy: RestartPolicy) -> None:
     try:
         if policy.command:
             # The command may start the daemon itself: not among what dies with this process's pod or session.
-            runner.run(
-                cgroups.beside(daemon.pid, policy.command), timeout=policy.timeout, reason=Reason.RESTART_FAILED
-            )
+            runner.run(cgroups.beside(daemon.pid, policy.command), timeout=policy.timeout, reason=Reason.RESTART_FAILED)
         else:
             systemd.restart(runner, daemon.unit, policy.timeout)
     except KatanodeError as error:

@@ -69,8 +69,7 @@ def test_a_new_node_becomes_ready_loses_its_startup_taint_and_needs_no_turn(mach
         assert daemon.fetch("/readyz")[0] == 200
         assert daemon.metric("api_reachable") == 1
         assert api.list("leases", "katanode") == []
-        said = [e["reason"] for e in api.list("events", "default")]
-        assert said[-1] in {"Ready", "Degraded"}
+        daemon.until(lambda: {e["reason"] for e in api.list("events", "default")} & {"Ready", "Degraded"})
 
 
 def test_the_runtime_is_restarted_only_in_this_nodes_turn(machine: Machine) -> None:
