@@ -39,7 +39,7 @@ class Wish:
         self._word = word
         path = self._root(_FILE)
         try:
-            if word in _WORDS and word != "absent":
+            if word == "disabled":  # an uninstalled node keeps nothing, this file neither
                 files.make_folder(path.parent, 0o700)
                 files.write_atomic(path, word.encode() + b"\n", mode=0o600)
             else:

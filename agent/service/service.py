@@ -63,6 +63,7 @@ class Service:
         self._metrics = Metrics()
         self._pace = Pace()
         self._settings = settings.Settings()
+        self._policy = _policy(self._settings)
         self._text: bytes | None = b"not read yet"
         self._prints: Prints = {}
         self._full: Result | None = None
@@ -163,6 +164,7 @@ class Service:
         self._text = text
         with contextlib.suppress(KatanodeError):  # the worker says what is wrong with them
             self._settings = settings.load(path, required=bool(self._path))
+        self._policy = _policy(self._settings)
         self._pace.wanted()
         self._turn.cancel("the settings have changed")
         self._serve()
@@ -214,7 +216,7 @@ class Service:
             case "interim":
                 self._interim = Result.from_json(value)
             case "ask":
-                self._turn.ask(run, self._policy(), **value)
+                self._turn.ask(run, self._policy, **value)
             case "release":
                 self._turn.give_back(str(value["failed"]))
             case "result":
@@ -265,13 +267,15 @@ class Service:
             if before is None or (before.reason, before.message) != (problem.reason, problem.message):
                 logs.warning(problem.message, reason=problem.reason, evidence=problem.evidence, remedy=problem.remedy)
 
-    def _policy(self) -> Policy:
-        rollout = self._settings.rollout
-        wish = settings.as_json(self._settings)
-        told = json.dumps([wish.get(key) for key in ("state", "kata", "handlers", "runtime", "canary")], sort_keys=True)
-        digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-        return Policy(rollout.slots, rollout.lease_seconds, rollout.failed_nodes_limit, digest)
-
     def _publish(self) -> None:
         self._outlook.next_look = self._pace.due
-        self._outlook.publish(self._settings, self._policy())
+        self._outlook.publish(self._settings, self._policy)
+
+
+def _policy(wish: settings.Settings) -> Policy:
+    """How the fleet takes turns, and a digest of what is rolled out: made once for each state of the settings."""
+    rollout = wish.rollout
+    known = settings.as_json(wish)
+    told = json.dumps([known.get(key) for key in ("state", "kata", "handlers", "runtime", "canary")], sort_keys=True)
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return Policy(rollout.slots, rollout.lease_seconds, rollout.failed_nodes_limit, digest)

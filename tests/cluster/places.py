@@ -11,22 +11,11 @@ import pytest
 from kubernetes.client import ApiClient, Configuration
 
 from agent.cluster.api import Api, ApiError
-from hack.apistandin import ApiStandin, Rule
+from hack.apistandin import ApiStandin
+from hack.lab.apiserver import AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-AGENT = (
-    Rule(verbs=("get", "watch", "patch"), groups=("",), resources=("nodes", "nodes/status")),
-    Rule(verbs=("create",), groups=("events.k8s.io",), resources=("events",)),
-    Rule(
-        verbs=("get", "list", "watch", "create", "update"),
-        groups=("coordination.k8s.io",),
-        resources=("leases",),
-        namespaces=("katanode",),
-    ),
-)
-"""What the manifests' RBAC lets an agent do."""
 
 REAL = pytest.param(
     "real",

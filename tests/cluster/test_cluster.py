@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from places import AGENT, Place, both, client, delete, place
+from places import Place, both, client, delete, place
 
 from agent.cluster import names, saying
 from agent.cluster.api import Api
@@ -17,6 +17,7 @@ from agent.cluster.cluster import Cluster, Identity
 from agent.cluster.saying import Saying
 from agent.cluster.slots import Policy, Slots
 from agent.reasons import Reason
+from hack.lab.apiserver import AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
