@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import __version__, logs, settings
+from agent.benching import options as bench_options
 from agent.errors import KatanodeError
 from agent.fleet.command import add_parser
 from agent.host.process import NSENTER, Runner
 from agent.host.root import HostRoot
+from agent.listing.command import add_parser as add_sandboxes_parser
 from agent.reasons import Reason, Severity
 from agent.report import State as Verdict
 from agent.settings import DEFAULT_PATH
@@ -35,6 +37,7 @@ EXIT_CODES = {
     Reason.TUNABLE_UNKNOWN: 2,
     Reason.TUNABLE_WRONG_TYPE: 2,
     Reason.TUNABLE_WRONG_VALUE: 2,
+    Reason.SANDBOX_UNKNOWN: 2,
     Reason.ROLLED_BACK: 3,
     Reason.ROLLBACK_FAILED: 4,
     Reason.ANOTHER_RUN: 5,
@@ -99,21 +102,21 @@ def _root(options: argparse.Namespace) -> HostRoot:
 
 
 @contextlib.contextmanager
-def _node(options: argparse.Namespace) -> Iterator[Node]:
-    """The node that a command is about, with progress shown where somebody looks."""
+def _node(options: argparse.Namespace, *, bars: bool = True) -> Iterator[Node]:
+    """The node that a command is about, with progress shown where somebody looks; no `bars` for what draws itself."""
     from agent.node import Node  # noqa: PLC0415
 
     root = _root(options)
     runner = Runner() if root.is_own else Runner(NSENTER)
     named = options.settings is not None
     wishes = settings.load(Path(options.settings) if named else root(settings.DEFAULT_PATH), required=named)
-    with _progress(options) as progress:
+    with _progress(silent=options.json or not bars) as progress:
         yield Node(root, runner, wishes, logs.info, progress)
 
 
 @contextlib.contextmanager
-def _progress(options: argparse.Namespace) -> Iterator[Progress]:
-    if options.json or not sys.stderr.isatty():
+def _progress(*, silent: bool) -> Iterator[Progress]:
+    if silent or not sys.stderr.isatty():
         yield lambda _what, _done, _total: None
         return
     from agent import show  # noqa: PLC0415 - drawing needs a library that a run without a terminal need not load
@@ -184,6 +187,20 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from agent.benching import bench, progress, table  # noqa: PLC0415
+
+    _need_root()
+    with _node(options) as node, progress.watched(quiet=options.json) as watcher:
+        made = bench.bench(node, bench_options.of(options), *((_unheard, watcher) if watcher else (node.say, _unheard)))
+    _print(options, made, lambda _show: table.drawn(made))
+    return made.status
+
+
+def _unheard(_step: str) -> None:
+    """Nobody listens."""
+
+
 def _rollback(options: argparse.Namespace) -> int:
     from agent import undo  # noqa: PLC0415
 
@@ -224,12 +241,27 @@ def _pin(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sandboxes(options: argparse.Namespace) -> int:
+    from agent.listing import session  # noqa: PLC0415
+
+    if os.geteuid() != 0:
+        raise KatanodeError(Reason.NOT_ROOT, f"the kernel shows user {os.geteuid()} no process of a sandbox whole")
+    with _node(options, bars=False) as node:
+        return session.run(options, node)
+
+
 def _run(options: argparse.Namespace) -> int:
     from agent.service.start import service  # noqa: PLC0415
 
     _need_root()
     service(_root(options), options.settings or "").run()
     return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from agent.bundle import command  # noqa: PLC0415
+
+    return command.run(_root(options), options)
 
 
 def _print(options: argparse.Namespace, made: _Json, drawn: Callable[[Any], Any]) -> None:
@@ -241,13 +273,19 @@ def _print(options: argparse.Namespace, made: _Json, drawn: Callable[[Any], Any]
     show.console().print(drawn(show))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _common(*, later: bool = False) -> argparse.ArgumentParser:
+    """The options of all commands; `later` for a command below another, where one not given leaves that one's alone."""
+    unless_given: dict[str, Any] = {"default": argparse.SUPPRESS} if later else {}
+    settings_file = unless_given or {"default": os.environ.get("KATANODE_SETTINGS")}
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--settings", metavar="FILE", default=os.environ.get("KATANODE_SETTINGS"), help=f"settings ({DEFAULT_PATH})"
-    )
-    common.add_argument("--root", metavar="DIR", help="where the host's / is (/, in a pod /host)")
-    common.add_argument("--json", action="store_true", help="print the result as JSON")
+    common.add_argument("--settings", metavar="FILE", help=f"settings ({DEFAULT_PATH})", **settings_file)
+    common.add_argument("--root", metavar="DIR", help="where the host's / is (/, in a pod /host)", **unless_given)
+    common.add_argument("--json", action="store_true", help="print the result as JSON", **unless_given)
+    return common
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _common()
     parser = argparse.ArgumentParser(
         prog="katanode",
         description="Turns a node into one that runs pods in Kata Containers virtual machines, and proves it.",
@@ -308,6 +346,13 @@ def _parser() -> argparse.ArgumentParser:
         "say what is installed, what was proved and what runs",
         "  katanode status\n  katanode status --json",
     )
+    bench = command(
+        "bench",
+        _bench,
+        "measure what a sandbox costs here: start, removal, memory, and how many fit, by handler",
+        bench_options.EXAMPLES,
+    )
+    bench_options.add(bench)
     rollback = command(
         "rollback",
         _rollback,
@@ -322,7 +367,20 @@ def _parser() -> argparse.ArgumentParser:
         "  katanode uninstall\n  katanode uninstall --dry-run",
     )
     uninstall.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    add_sandboxes_parser(commands, _common, _sandboxes)
     add_parser(commands)
+    bundle = command(
+        "bundle",
+        _bundle,
+        "gather what somebody who helps needs to know of this node, without secrets",
+        "  katanode bundle --list    # what would be in it, and what was masked; nothing is written\n"
+        "  katanode bundle           # katanode-bundle-NODE-DATE.tar.gz in this folder, for its owner alone\n"
+        "  kubectl -n katanode exec POD -- katanode bundle --output - > bundle.tar.gz\n\n"
+        "It is made also where nothing works: what could not be had is named in it, and the exit status stays 0.\n"
+        "Names of pods, nodes and registries and addresses are in it: look through it before you give it away.",
+    )
+    bundle.add_argument("--output", metavar="FILE", default="", help="a new .tar.gz or .tar.zst; - is standard output")
+    bundle.add_argument("--list", action="store_true", help="only show what would be in it, and what was masked")
     pin = command(
         "pin",
         _pin,

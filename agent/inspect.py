@@ -7,24 +7,30 @@ from agent import install, prepare
 from agent.cri.client import Client, CRIError
 from agent.cri.configuration import Configuration
 from agent.cri.daemon import Daemon, find
+from agent.cri.listing import Listing
 from agent.errors import KatanodeError, bounded
 from agent.host import modules, systemd
-from agent.kata import links, releases, render
+from agent.kata import debug, links, releases, render
 from agent.kata.releases import Release
 from agent.node import Node
 from agent.probes import probe_all
-from agent.proofs import Proofs
+from agent.proofs import CHECK, Proofs, words
 from agent.reasons import Reason, Severity
 from agent.reconcile import SPACE_NEEDED, report
 from agent.report import Capability, Finding, Report, bad, concerning, from_error, ok
 from agent.report import State as Verdict
+from agent.sandboxes import findings as running
 from agent.state import State
 from agent.survey import quick_probes
 from agent.undo import running_sandboxes
 
 
-def check(node: Node) -> Report:
+def check(node: Node, *, sandboxes: bool = True) -> Report:
     """Everything that Kata needs: what the article's requirements and troubleshooting sections ask, and more.
+
+    Args:
+        node: the node.
+        sandboxes: look at the running ones too.
 
     Raises:
         KatanodeError: only for what concerns no finding, such as damaged state.
@@ -43,6 +49,8 @@ def check(node: Node) -> Report:
             proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered))
             proofs.recall(state)
             findings += _handlers(node, daemon, proofs)
+    if sandboxes and daemon is not None:
+        findings += running.look(node.root, Listing(node.root(daemon.socket)))
     return report(node, release, proofs, findings)
 
 
@@ -148,9 +156,7 @@ def _handlers(node: Node, daemon: Daemon, proofs: Proofs) -> list[Finding]:
             why = f"the daemon has no handler {name}"
             findings.append(bad("the runtime has the handler", Reason.HANDLER_NOT_LOADED, why, handlers=(name,)))
         if name in proofs.held:
-            proof = proofs.held[name]
-            what = f"in {proof['seconds']} s; its VM was held by {proof['hypervisor']}"
-            good = ok("a sandbox starts through the handler", what, Capability.CANARY)
+            good = ok(CHECK, words(proofs.held[name]), Capability.CANARY)
             findings.append(concerning(good, name))
     return findings
 
@@ -182,7 +188,8 @@ def status(node: Node) -> Status:
         rows = [("containerd", f"{daemon.version} ({daemon.config_path}, {daemon.unit or 'no systemd unit'})")]
     except KatanodeError as error:
         findings.append(from_error("a container runtime serves CRI", error, Capability.RUNTIME))
-        rows = [("containerd", f"{error.message}: {error.remedy}")]
+        evidence = f" ({error.evidence})" if error.evidence else ""
+        rows = [("containerd", f"{error.message}{evidence}: {error.remedy}")]
     if node.journal.read() is not None:
         rows.append(("interrupted", "a change was left in the middle; the next `katanode apply` finishes it"))
     if release is None:
@@ -196,6 +203,7 @@ def status(node: Node) -> Status:
         ("release", f"{release.id}{' (held by `katanode rollback`)' if state.held else ''}"),
         ("kept releases", ", ".join(others) or "none"),
         *((name, _proof_words(proofs, name)) for name in node.settings.kata.handlers),
+        *(("debug output", f"{name}: on since {debug.moment(since)}") for name, since in state.debug.items()),
     ]
     if daemon is not None:
         findings += _handlers(node, daemon, proofs)
@@ -210,4 +218,4 @@ def _proof_words(proofs: Proofs, name: str) -> str:
     proof = proofs.held.get(name)
     if proof is None:
         return "not proved: `katanode check` says why"
-    return f"proved: a sandbox started in {proof['seconds']} s, its VM held by {proof['hypervisor']}"
+    return f"proved: a sandbox started {words(proof)}"

@@ -45,19 +45,19 @@ def present(node: Node, state: State, wanted: Wanted) -> Release | None:
 
 
 def rendered(node: Node, release: Release) -> tuple[Rendered, ...]:
-    """The hypervisor configuration of every wanted handler, as the settings want it.
+    """The hypervisor configuration of every wanted handler, as the settings want it; with debug output where it is on.
 
     Raises:
         KatanodeError: `HANDLER_NOT_IN_RELEASE`, `RELEASE_DAMAGED`, `TUNABLE_UNKNOWN`, `TUNABLE_WRONG_TYPE`,
             `TUNABLE_WRONG_VALUE`.
     """
-    made = []
+    made, debug = [], node.remembered().debug
     for name in node.settings.kata.handlers:
         choice = node.settings.kata.runtime
         handler = handlers.resolve(name, choice, release.version, node.root, release.path)
         base = basefile.load(node.root, handler)
         checked = tunables.check(base, node.settings.handlers.get(name, Tunables()), node.root)
-        made.append(Rendered(handler, render.render(base, checked)))
+        made.append(Rendered(handler, render.render(base, checked, with_debug=name in debug)))
     return tuple(made)
 
 

@@ -20,8 +20,15 @@ Say = Callable[[str], None]
 Progress = Callable[[str, int, int | None], None]
 """Told of long work: what it is, bytes done, bytes in all if known."""
 
+Tried = Callable[[str, bool], None]
+"""Told of each canary: the handler, and whether a sandbox started through it."""
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """The machine's name in uname(2) to the one in Kata's archives, which follow Debian."""
+
+
+def _nobody(_handler: str, _started: bool) -> None:  # noqa: FBT001 - as told
+    """Whom nothing is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Node:
         say: told what happens.
         progress: told of long work.
         permit: asked before the runtime is restarted, and held until it is verified: the fleet's restart slot.
+        tried: told of each canary.
     """
 
     root: HostRoot
@@ -43,6 +51,7 @@ class Node:
     say: Say
     progress: Progress
     permit: Permit = contextlib.nullcontext
+    tried: Tried = _nobody
 
     @property
     def arch(self) -> str:

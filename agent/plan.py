@@ -1,12 +1,13 @@
 """What is to be done: a pure function of what was found, so that it can be shown before anything happens."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.cri.activation import Change
-from agent.cri.masking import masked
+from agent.cri.masking import masked_lines
 from agent.prepare import HostFacts
 
 
@@ -141,7 +142,32 @@ def _diffs(changed: Mapping[str, tuple[bytes, bytes]]) -> str:
 
 
 def diff(name: str, before: bytes, after: bytes) -> str:
-    """A unified diff without line ends, secrets masked: a runtime's configuration may hold registry credentials."""
-    old, new = (data.decode("utf-8", "backslashreplace").splitlines() for data in (before, after))
-    lines = difflib.unified_diff(old, new, fromfile=name, tofile=name, lineterm="", n=2)
-    return "\n".join(line if number < 2 else masked(line) for number, line in enumerate(lines))
+    """A unified diff without line ends, secrets masked: a runtime's configuration may hold registry credentials.
+
+    Each file is masked whole, and then shown in part: what a line belongs to may stand far above it.
+    """
+    old, new = _lines(before), _lines(after)
+    shown_old, shown_new = masked_lines(old), masked_lines(new)
+    made = []
+    was = now = 0
+    for number, line in enumerate(difflib.unified_diff(old, new, fromfile=name, tofile=name, lineterm="", n=2)):
+        if number < 2 or line.startswith("@"):
+            hunk = _HUNK.match(line)
+            was, now = (int(hunk[1]) - 1, int(hunk[2]) - 1) if hunk else (was, now)
+            made.append(line)
+            continue
+        sign = line[0]
+        hidden = sign != "+" and shown_old[was] != old[was]  # a line that stays may be a secret in one of the two
+        made.append(sign + (shown_old[was] if sign == "-" or hidden else shown_new[now]))
+        was += sign != "+"
+        now += sign != "-"
+    return "\n".join(made)
+
+
+_HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
+
+
+def _lines(data: bytes) -> list[str]:
+    """A file's lines as TOML has them: for `splitlines` a line may end within a string."""
+    lines = data.decode("utf-8", "backslashreplace").split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

@@ -140,10 +140,31 @@ class Reason(StrEnum):
     LISTEN_FAILED = "ListenFailed"
     # the proof
     NETWORK_PLUGIN_NOT_READY = "NetworkPluginNotReady"
+    NETWORK_PLUGIN_FAILED = "NetworkPluginFailed"
+    PAUSE_IMAGE_MISSING = "PauseImageMissing"
+    SNAPSHOTTER_MISSING = "SnapshotterMissing"
     CANARY_FAILED = "CanaryFailed"
+    CANARY_CONFIG_MISSING = "CanaryConfigMissing"
+    CANARY_PROGRAM_MISSING = "CanaryProgramMissing"
+    CANARY_GUEST_FILES = "CanaryGuestFilesBroken"
+    CANARY_OUT_OF_MEMORY = "CanaryOutOfMemory"
+    CANARY_DISK_FULL = "CanaryDiskFull"
+    CANARY_CGROUP_REFUSED = "CanaryCgroupRefused"
+    CANARY_VIRTIOFSD_FAILED = "CanaryVirtiofsdFailed"
+    CANARY_VMM_FAILED = "CanaryHypervisorFailed"
+    CANARY_GUEST_SILENT = "CanaryGuestSilent"
+    CANARY_TIMED_OUT = "CanaryTimedOut"
     CANARY_WRONG_SHIM = "CanaryWrongShim"
     CANARY_WITHOUT_VM = "CanaryWithoutVM"
+    CANARY_ON_HOST_KERNEL = "CanaryOnHostKernel"
     CANARY_NOT_RUN = "CanaryNotRun"
+    # running sandboxes
+    SANDBOX_ORPHANED = "SandboxOrphaned"
+    SANDBOX_LEFTOVERS = "SandboxLeftovers"
+    SANDBOX_OVERHEAD_EXCEEDED = "SandboxOverheadExceeded"
+    SANDBOX_UNKNOWN = "SandboxUnknown"
+    DEBUG_OUTPUT_ON = "DebugOutputOn"
+    BENCH_DISTURBED = "BenchDisturbed"
     NOT_INSTALLED = "NotInstalled"
     INTERNAL_ERROR = "InternalError"
 
@@ -557,9 +578,70 @@ CATALOGUE: dict[Reason, Entry] = {
         "no pod network is ready, so no sandbox can be started as a pod would be",
         "Install the cluster's network plugin, or a configuration in /etc/cni/net.d on a machine without Kubernetes.",
     ),
+    _R.NETWORK_PLUGIN_FAILED: _e(
+        "the network plugin failed for the sandbox",
+        "The evidence has the plugin's own message: look at its pod and log on this node, and for a free address.",
+    ),
+    _R.PAUSE_IMAGE_MISSING: _e(
+        "the image that every sandbox begins with cannot be had",
+        "Check the way to the registry that the evidence names, or import the image (ctr -n k8s.io images import FILE) "
+        "and name it in the runtime's configuration (sandbox_image, on containerd 2.x pinned_images.sandbox).",
+    ),
+    _R.SNAPSHOTTER_MISSING: _e(
+        "containerd lacks the snapshotter that the handler needs",
+        "Set it up in containerd, for kata-fc the devmapper snapshotter with its thin pool, or take the handler out of "
+        "kata.handlers.",
+    ),
     _R.CANARY_FAILED: _e(
         "a sandbox does not start through the handler",
         "Read the runtime's message in the evidence; kata lines of the runtime's log say more.",
+    ),
+    _R.CANARY_CONFIG_MISSING: _e(
+        "the shim does not find its configuration",
+        "Run `katanode apply`, which writes it anew; if nothing changes, look where the path in the evidence leads.",
+    ),
+    _R.CANARY_PROGRAM_MISSING: _e(
+        "a program that a sandbox needs is missing or may not be run",
+        "Look at the path in the evidence: executable, for this CPU, on a file system that is not mounted noexec. "
+        "`katanode apply --reinstall` puts the release's own programs back.",
+    ),
+    _R.CANARY_GUEST_FILES: _e(
+        "the guest's kernel, image or initrd is missing, empty or damaged",
+        "Look at the file in the evidence. `katanode apply --reinstall` puts the release's own back; what a tunable "
+        "names is yours to put back.",
+    ),
+    _R.CANARY_OUT_OF_MEMORY: _e(
+        "the node has no memory for the guest",
+        "Free memory, or lower default_memory for the handler; with enable_hugepages, reserve more huge pages.",
+    ),
+    _R.CANARY_DISK_FULL: _e(
+        "a file system or a limit of the node is used up",
+        "Look at df -h and df -i for the path in the evidence; for inotify, raise fs.inotify.max_user_instances.",
+    ),
+    _R.CANARY_CGROUP_REFUSED: _e(
+        "the node refuses the sandbox's cgroup or OOM score",
+        "Let SystemdCgroup in containerd's configuration and the kubelet's cgroupDriver agree. Where containerd itself "
+        "runs in a container, set restrict_oom_score_adj = true.",
+    ),
+    _R.CANARY_VIRTIOFSD_FAILED: _e(
+        "virtiofsd does not serve the sandbox's files",
+        "Read virtiofsd's lines in the system's log: an option in virtio_fs_extra_args that this release does not know "
+        "ends it.",
+    ),
+    _R.CANARY_VMM_FAILED: _e(
+        "the hypervisor ended or does not answer",
+        "Read its words in the evidence and the kernel's log of that moment (dmesg): a missing CPU feature, seccomp or "
+        "SELinux ends it, a loaded node lets it be late.",
+    ),
+    _R.CANARY_GUEST_SILENT: _e(
+        "the virtual machine runs, but Kata's agent in it does not answer",
+        "Look at the node's load and memory, for kata-qemu at the size of /dev/shm, and at tunables of kernel and "
+        "image. A slow or nested machine needs a longer agent.kata.dial_timeout (runtime-rs: reconnect_timeout_ms).",
+    ),
+    _R.CANARY_TIMED_OUT: _e(
+        "a sandbox did not start in time",
+        "Look at the node's load, memory and disk and at the runtime's log; where sandboxes are only slow, raise "
+        "canary.timeout_seconds.",
     ),
     _R.CANARY_WRONG_SHIM: _e(
         "the sandbox started, but not with the pinned shim",
@@ -569,9 +651,41 @@ CATALOGUE: dict[Reason, Entry] = {
         "the sandbox started, but no process of it holds a KVM virtual machine",
         "It ran without isolation: find out what the handler really starts.",
     ),
+    _R.CANARY_ON_HOST_KERNEL: _e(
+        "the sandbox started, but its guest runs on the host's own kernel",
+        "It ran without isolation, whatever virtual machine stands beside it: find out what the handler really starts.",
+    ),
     _R.CANARY_NOT_RUN: _e(
         "no sandbox was started through the handler",
         "The finding beside this says what is missing for it.",
+    ),
+    _R.SANDBOX_ORPHANED: _w(
+        "processes of a sandbox run on without their shim or their pod",
+        "Make sure that no pod needs them, then end the processes that the evidence names (kill PID). katanode ends "
+        "none by itself.",
+    ),
+    _R.SANDBOX_LEFTOVERS: _i(
+        "ended sandboxes left state or cgroups behind",
+        "They cost little. Unmount what is mounted below a folder of the evidence before you remove it; remove a "
+        "cgroup with rmdir. A reboot takes all of them away.",
+    ),
+    _R.SANDBOX_OVERHEAD_EXCEEDED: _w(
+        "sandboxes take more memory beyond their guests' own than their RuntimeClass grants",
+        "Raise overhead.podFixed.memory of the handler's RuntimeClass to what the evidence shows, so that the "
+        "scheduler counts it; pods that run keep the old figure.",
+    ),
+    _R.BENCH_DISTURBED: _e(
+        "sandboxes of a bench were stopped by somebody else",
+        "A kubelet stops sandboxes that are no pods of its own: drain the node, stop the kubelet, and start it again "
+        "after the bench.",
+    ),
+    _R.SANDBOX_UNKNOWN: _e(
+        "no single sandbox is meant by this id",
+        "Take the beginning of an id from `katanode sandboxes`, as long as it takes for one sandbox alone.",
+    ),
+    _R.DEBUG_OUTPUT_ON: _w(
+        "Kata's debug output is on: it fills the node's log, and what guests print is in it",
+        "When you have seen enough, turn it off on that node: katanode sandboxes debug HANDLER off.",
     ),
     _R.NOT_INSTALLED: _i("nothing of katanode's is installed on this node", "Run `katanode apply`."),
     _R.INTERNAL_ERROR: _e(

@@ -12,13 +12,13 @@ from agent.cri.configuration import Configuration
 from agent.cri.journal import Entry
 from agent.errors import KatanodeError
 from agent.host.lock import held
+from agent.kata import debug, releases
 from agent.kata import handlers as kata
-from agent.kata import releases
 from agent.kata.releases import Release
 from agent.node import Node
 from agent.plan import Plan, make
 from agent.probes import probe_all
-from agent.proofs import Proofs, not_run
+from agent.proofs import Proofs, sweep
 from agent.reasons import Reason, Severity
 from agent.report import Finding, HandlerReport, Report, bad, obstacles, without_consequences
 from agent.report import State as Verdict
@@ -80,6 +80,7 @@ def apply(node: Node, options: Options) -> Outcome:
         seen = survey(node, reinstall=options.reinstall)
         prepare.sweep(node, seen.daemon.config_path)
         releases.sweep(node.root)
+        sweep(node, seen.daemon)
         planned = make(seen.facts)
         if not planned.steps and not planned.note:
             if seen.state.settings != settings.as_json(node.settings):
@@ -120,7 +121,9 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> tuple[Report, Acti
         install.switch_back(node, release, before)
         raise
     wish = settings.as_json(node.settings)
-    state = install.remember(replace(state, proofs=proofs.held, failure=None, settings=wish), release, seen.wanted)
+    debugged = {name: since for name, since in state.debug.items() if name in node.settings.kata.handlers}
+    state = replace(state, proofs=proofs.held, failed=proofs.failed, failure=None, settings=wish, debug=debugged)
+    state = install.remember(state, release, seen.wanted)
     state, foreign = install.publish(node, state, release, rendered)
     node.remember(state)
     install.collect(node, state, release.id)
@@ -137,7 +140,12 @@ def _activate(
     change = configuration.wish(told)
     if not change.files and not loaded_otherwise(node, seen.daemon, told, change):
         proofs.make(proofs.missing(able))
-        proofs.verdict(proved)
+        try:
+            proofs.verdict(proved)
+        except KatanodeError:
+            # `check` and the next looks are to know why there is no proof.
+            node.remember(replace(node.remembered(), failed={**state.failed, **proofs.failed}))
+            raise
         return state, None
     change = configuration.checked(change) if change.files else change
     for file in change.files:
@@ -193,12 +201,14 @@ def _prove_resumed(node: Node, entry: Entry) -> None:
                 continue
             shim = node.root(handler.runtime_path or handler.runtime_type)
             try:
-                canary.prove(client, handler.name, shim, node.settings.canary.timeout_seconds)
+                canary.prove(client, handler.name, shim, node.settings.canary.timeout_seconds, node.root("/run"))
             except KatanodeError as error:
+                node.tried(handler.name, False)  # noqa: FBT003 - whether it started
                 if error.reason is Reason.NETWORK_PLUGIN_NOT_READY:
                     return
                 failure = failure or error
             else:
+                node.tried(handler.name, True)  # noqa: FBT003 - as above
                 return
     if failure is not None:
         raise failure
@@ -229,7 +239,8 @@ def _cool_down(node: Node, state: State, digest: str, options: Options) -> None:
 
 def report(node: Node, release: Release | None, proofs: Proofs, findings: Sequence[Finding]) -> Report:
     """The report on a node: findings, and each handler's readiness."""
-    told = [*without_consequences(findings), *proofs.failures.values()]
+    told = [*without_consequences(findings), *proofs.findings()]
+    told += debug.findings(node.remembered().debug if release else {}, node.settings.kata.handlers)
     absent = next((f for f in told if f.reason is Reason.NOT_INSTALLED and not f.handlers), None)
     made = []
     for name in node.settings.kata.handlers:
@@ -237,7 +248,7 @@ def report(node: Node, release: Release | None, proofs: Proofs, findings: Sequen
         ready = name in proofs.held and not hindrances
         if not ready and not hindrances:
             # Able, and not ready: either nothing is installed yet, or the last word is the canary's.
-            told += () if absent else (not_run(name),)
+            told += () if absent else (proofs.unproved(name),)
             hindrances = (absent or told[-1],)
         made.append(HandlerReport(name, ready, hindrances))
     told = [_said_of_handlers(node, finding) for finding in told]

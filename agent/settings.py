@@ -116,9 +116,12 @@ class Canary:
 
     Attributes:
         timeout_seconds: bound for its start and for its removal, each.
+        interval_seconds: how often the daemon starts one again through every handler that is proved, with a tenth of
+            jitter; 0 for only after changes.
     """
 
     timeout_seconds: int = 60
+    interval_seconds: int = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,22 @@ class Rollout:
     slots: int = 1
     lease_seconds: int = 120
     failed_nodes_limit: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxes:
+    """`[sandboxes]`: watching the sandboxes that run.
+
+    Attributes:
+        metrics: say in the metrics what each sandbox uses.
+        series_limit: series of sandboxes in a scrape at most; the youngest sandboxes are left out beyond it, and
+            `katanode_sandbox_series_dropped_total` counts what was.
+        memory_interval_seconds: how often the memory of each is measured so that nothing counts twice, which is costly.
+    """
+
+    metrics: bool = True
+    series_limit: int = 5000
+    memory_interval_seconds: int = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,7 @@ class Settings:
     canary: Canary = field(default_factory=Canary)
     run: Run = field(default_factory=Run)
     rollout: Rollout = field(default_factory=Rollout)
+    sandboxes: Sandboxes = field(default_factory=Sandboxes)
     serve: Serve = field(default_factory=Serve)
 
 
@@ -258,15 +278,19 @@ def _check(settings: Settings) -> None:
         ("runtime.quiet_timeout_seconds", 0),
         ("runtime.cooldown_seconds", 0),
         ("canary.timeout_seconds", 1),
+        ("canary.interval_seconds", 0),
         ("run.interval_seconds", 10),
         ("rollout.slots", 1),
         ("rollout.lease_seconds", 15),
         ("rollout.failed_nodes_limit", 1),
+        ("sandboxes.series_limit", 0),
+        ("sandboxes.memory_interval_seconds", 10),
         ("serve.port", 0),
     ):
         section, name = key.split(".")
         if getattr(getattr(settings, section), name) < least:
             raise _invalid(f"{key} is below {least}")
+    _check_canary(settings.canary)
     if settings.rollout.lease_seconds > LEASE_LIMIT:
         raise _invalid(f"rollout.lease_seconds is above {LEASE_LIMIT}: the admission policy refuses longer leases")
     _check_serve(settings.serve)
@@ -276,6 +300,11 @@ def _check(settings: Settings) -> None:
     for key, path in (("kata.ca_file", settings.kata.ca_file), ("runtime.socket", settings.runtime.socket)):
         if path and not PurePosixPath(path).is_absolute():
             raise _invalid(f"{key} {path!r} is not an absolute path")
+
+
+def _check_canary(canary: Canary) -> None:
+    if 0 < canary.interval_seconds < 10:
+        raise _invalid("canary.interval_seconds is below 10, and not 0 for only after changes")
 
 
 def _check_serve(serve: Serve) -> None:

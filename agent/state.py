@@ -44,10 +44,12 @@ class State:
         sysctls: key to its value before katanode raised it, and the one that it was given.
         modules: modules that katanode loaded.
         folders: host folders that katanode made outside its own, innermost first.
-        proofs: handler to the digest of what was proved of it and the seconds its canary took to start.
+        proofs: handler to what its last canary saw, with the digest of what that proves and the time.
+        failed: handler to why its last canary failed, with the same digest; beside a proof of that it is a doubt.
         failure: the last change that was undone.
         settings: what was wanted when all of this was brought about, in the shape of the settings file.
         repairs: seconds since 1970 of the times in the last day that the runtime's configuration had to be repaired.
+        debug: handlers whose debug output an operator turned on, to the time of that in seconds since 1970.
     """
 
     release: str = ""
@@ -57,9 +59,11 @@ class State:
     modules: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     proofs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    failed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     failure: Failure | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     repairs: tuple[float, ...] = ()
+    debug: Mapping[str, float] = field(default_factory=dict)
 
 
 def load(path: Path) -> State:

@@ -127,6 +127,8 @@ def _is_installed(node: Node, state: State) -> bool:
 
 
 def _refuse_running(node: Node, daemon: Daemon) -> None:
+    with Client(node.root(daemon.socket)) as client:
+        canary.sweep(client, node.settings.canary.timeout_seconds)  # a killed run's are nobody's
     running = running_sandboxes(node, daemon)
     if running:
         raise KatanodeError(

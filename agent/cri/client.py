@@ -59,6 +59,7 @@ class CRIError(KatanodeError):
     """A call that the runtime refused or did not answer.
 
     Attributes:
+        code: the name of gRPC's status code.
         details: the runtime's own words.
     """
 
@@ -69,6 +70,7 @@ class CRIError(KatanodeError):
             f"the runtime behind {socket} " + ("does not answer" if served else "answers, but does not serve CRI"),
             evidence=f"{call}: {code.name}: {details}",
         )
+        self.code = code.name
         self.details = details
 
 
@@ -87,7 +89,7 @@ class Client:
             options=(
                 ("grpc.enable_http_proxy", 0),
                 ("grpc.initial_reconnect_backoff_ms", 50),
-                ("grpc.min_reconnect_backoff_ms", 50),
+                ("grpc.min_reconnect_backoff_ms", 5000),
                 ("grpc.max_reconnect_backoff_ms", 200),
                 ("grpc.use_local_subchannel_pool", 1),
                 ("grpc.max_receive_message_length", 64 << 20),

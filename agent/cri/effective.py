@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.cri.credentials import is_secret, without
 from agent.cri.handler import Handler
-from agent.cri.masking import is_secret
 
 _SECRET = re.compile(r"(?i)pass|auth|token|secret|header|key")
 _PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
@@ -59,7 +59,7 @@ def others_changed(before: Mapping[str, Any], after: Mapping[str, Any], ours: Se
         if was != now:  # as text: for Python 1, 1.0 and True are equal, for containerd they are not
             name = ".".join(path)
             hidden = _SECRET.search(name) or is_secret(f"{was} {now}")  # a list of tables is one value
-            lines.append(f"{name}: … → …" if hidden else f"{name}: {was} → {now}")
+            lines += without([f"{name}: … → …" if hidden else f"{name}: {was} → {now}"])
     return lines
 
 

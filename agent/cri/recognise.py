@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
-from agent.cri.masking import is_secret, masked
+from agent.cri.masking import masked_lines
 from agent.errors import KatanodeError
 from agent.reasons import Reason
 
@@ -14,8 +14,6 @@ _BOM = b"\xef\xbb\xbf"
 _TEMPLATE_NAMES = (".tmpl", ".j2", ".gtpl", ".tpl", ".template")
 _TEMPLATE = re.compile(r"\{\{-?\s*(?:template|if|range|with|end|define|/\*|\.|[a-z_]+)|\{%|\$\{[A-Z_]+\}")
 _BANNER_LINES = 10
-_STATEMENT = re.compile(r"\s*(?:[\w.\"'-]+\s*=\s*[^=\s]|\[)")
-"""How a line begins that is no later one of a value."""
 _CRI_NAMES = {"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"}
 
 _RANCHER = (
@@ -126,14 +124,8 @@ def _where(text: str, error: str) -> str:
     if match is None:
         return error
     lines = text.split("\n")  # as the parser counts: splitlines knows eight more line ends
-    number = start = min(int(match[1]), len(lines))
-    while start > 1 and not _STATEMENT.match(lines[start - 1]):
-        start -= 1
-    line = lines[number - 1].strip()
-    if is_secret(line):
-        line = masked(line)
-    elif is_secret("\n".join(lines[start - 1 : number])):  # a value of several lines
-        line = "…"
+    number = min(int(match[1]), len(lines))
+    line = masked_lines(lines)[number - 1].strip()
     return f"{error}\nline {number}: {line[:200]}"
 
 

@@ -24,7 +24,7 @@ from agent.errors import KatanodeError
 from agent.host import files
 from agent.host.process import Runner
 from agent.host.root import HostRoot
-from agent.kata import assets, tomlwrite
+from agent.kata import assets, debug, tomlwrite
 from agent.kata.basefile import BaseFile
 from agent.kata.handlers import ResolvedHandler
 from agent.kata.tunables import Tunables
@@ -48,17 +48,21 @@ _REFUSAL = re.compile(
 CPU): a message without any of these is not held against it."""
 
 
-def render(base: BaseFile, tunables: Tunables) -> Mapping[str, bytes]:
+def render(base: BaseFile, tunables: Tunables, *, with_debug: bool = False) -> Mapping[str, bytes]:
     """The files of a handler's folder, name to bytes; pure.
 
     Args:
         base: the base file, which is copied as it is.
         tunables: the operator's, checked.
+        with_debug: debug output is on.
     """
     release = base.handler.release_path
     rendered = {BASE: base.data, RELEASE: tomlwrite.document(_HEADING, dict(_pinned(base.document, release, "")))}
     if any(tunables.tables.values()):
         rendered[SETTINGS] = tomlwrite.document(_HEADING, tunables.tables)
+    if with_debug:
+        off = f"Debug output is on. Off again: {debug.line_of(base.handler.name)}"
+        rendered[debug.DROP_IN] = tomlwrite.document(off, debug.tables(base))
     return rendered
 
 
@@ -173,6 +177,16 @@ def switch_back(root: HostRoot, handler: str, release_id: str, before: str) -> N
         files.link_atomic(link, before)
     elif not before:
         files.remove(link)
+
+
+def forget_before(root: HostRoot, handler: str, release_id: str) -> None:
+    """Removes the renderings that the release's link does not lead to: no sandbox is being made from them any more."""
+    home = root(f"{FOLDER}/{handler}")
+    link = home / release_id
+    current = os.readlink(link) if link.is_symlink() else ""
+    for stale in home.glob(f".{release_id}.*"):
+        if stale.name != current:
+            shutil.rmtree(stale, ignore_errors=True)
 
 
 def publish(root: HostRoot, handler: str, release_id: str) -> bool:

@@ -2,21 +2,21 @@
 
 CRI lists a handler whose shim does not exist (measured on every generation), so a listed handler proves nothing.
 The canary is started as a pod would be, on the pod network, and looked at from outside: its shim must be the pinned
-file, and a process of it must hold a KVM virtual machine. It is removed whatever happens; what a killed run left, the
-next removes.
+file, a process of it must hold a KVM virtual machine, and where the runtime tells of the guest's kernel that must be
+another than the host's. It is removed whatever happens; what a killed run left, the next removes.
 """
 
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cri.client import Client, CRIError, Sandbox
 from agent.errors import KatanodeError
 from agent.reasons import Reason
-from agent.sandboxes import processes
+from agent.sandboxes import causes, footprint, guestkernel, owned, processes
 
 LABEL = "katanode.io/canary"
 NAMESPACE = "katanode-canary"
@@ -31,15 +31,31 @@ class Proof:
         seconds: from the call until the sandbox was ready.
         shim: the shim's program.
         hypervisor: the program that holds the virtual machine.
+        memory: component (`vmm`, `virtiofsd`, `shim`) to its proportional memory in bytes, right after the start.
+        own_kernel: the guest was seen to have a kernel of its own; False where nothing tells.
     """
 
     handler: str
     seconds: float
     shim: str
     hypervisor: str
+    memory: Mapping[str, int]
+    own_kernel: bool
 
 
-def prove(client: Client, handler: str, shim: Path, timeout: float) -> Proof:
+class CanaryError(KatanodeError):
+    """A canary that failed.
+
+    Attributes:
+        passing: its cause may end by itself within a minute, so that one failure alone says little.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, evidence: str, passing: bool = False) -> None:
+        super().__init__(reason, message, evidence=evidence)
+        self.passing = passing
+
+
+def prove(client: Client, handler: str, shim: Path, timeout: float, run: Path = Path("/run")) -> Proof:
     """Starts a sandbox through a handler, looks at it, and removes it.
 
     Args:
@@ -47,17 +63,13 @@ def prove(client: Client, handler: str, shim: Path, timeout: float) -> Proof:
         handler: the runtime handler's name.
         shim: the pinned shim, as this process sees it.
         timeout: seconds for its start, and again for its removal.
+        run: where the host's /run is.
 
     Raises:
-        KatanodeError: `NETWORK_PLUGIN_NOT_READY`, `CANARY_FAILED`, `CANARY_WRONG_SHIM`, `CANARY_WITHOUT_VM`.
+        CanaryError: `CANARY_WRONG_SHIM`, `CANARY_WITHOUT_VM`, `CANARY_ON_HOST_KERNEL`, `NETWORK_PLUGIN_NOT_READY`,
+            `RUNTIME_UNREACHABLE`, what `causes` tells of a sandbox that does not start, and else `CANARY_FAILED`.
     """
-    status = client.status()
-    if not status.network_ready:
-        raise KatanodeError(
-            Reason.NETWORK_PLUGIN_NOT_READY,
-            f"no sandbox was started through {handler}: the pod network is not ready",
-            evidence=status.network_message,
-        )
+    _refuse_without_network(client, handler)
     sweep(client, timeout)
     begin = time.monotonic()
     with _sandbox(client, handler, timeout) as sandbox_id:
@@ -65,27 +77,51 @@ def prove(client: Client, handler: str, shim: Path, timeout: float) -> Proof:
         found = processes.of_sandbox(sandbox_id)
         shims = [p for p in found if p.is_shim_of(sandbox_id)]
         if not any(p.is_file(shim) for p in shims):
-            raise KatanodeError(
+            raise CanaryError(
                 Reason.CANARY_WRONG_SHIM,
                 f"the sandbox of {handler} runs, but not with {shim}",
                 evidence="\n".join(f"process {p.pid} runs {p.exe()}" for p in shims) or "no shim process was found",
             )
         machine = next((p for p in found if p.holds_vm()), None)
         if machine is None:
-            raise KatanodeError(
+            raise CanaryError(
                 Reason.CANARY_WITHOUT_VM,
                 f"the sandbox of {handler} runs, but nothing of it holds a KVM virtual machine",
                 evidence="\n".join(f"process {p.pid} runs {p.exe()}" for p in found),
             )
-        return Proof(handler, seconds, shims[0].exe(), machine.exe())
+        memory = footprint.memory(sandbox_id, found)
+        kernel = guestkernel.look(sandbox_id, machine.exe(), run)
+        if kernel == "host":
+            raise CanaryError(
+                Reason.CANARY_ON_HOST_KERNEL,
+                f"the sandbox of {handler} runs, but its guest counts what the host's kernel counts",
+                evidence="the page faults that its shim tells of are this kernel's; the virtual machine beside it is "
+                f"held by process {machine.pid}, {machine.exe()}",
+            )
+        return Proof(handler, seconds, shims[0].exe(), machine.exe(), memory, kernel == "own")
+
+
+def _refuse_without_network(client: Client, handler: str) -> None:
+    try:
+        status = client.status()
+    except CRIError as error:
+        raise CanaryError(error.reason, error.message, evidence=error.evidence, passing=True) from error
+    if not status.network_ready:
+        raise CanaryError(
+            Reason.NETWORK_PLUGIN_NOT_READY,
+            f"no sandbox was started through {handler}: the pod network is not ready",
+            evidence=status.network_message,
+            passing=True,
+        )
 
 
 def sweep(client: Client, timeout: float) -> None:
-    """Removes the canaries that killed runs left."""
+    """Removes what killed runs left: canaries, and the sandboxes of benches."""
     with contextlib.suppress(CRIError):
         for left in client.sandboxes({LABEL: "true"}):
             if is_canary(left):
                 _discard(client, left.id, timeout)
+    owned.sweep(client, timeout)
 
 
 def is_canary(sandbox: Sandbox) -> bool:
@@ -106,8 +142,12 @@ def _sandbox(client: Client, handler: str, timeout: float) -> Iterator[str]:
         )
     except CRIError as error:
         sweep(client, timeout)  # a call that timed out may have left one
-        raise KatanodeError(
-            Reason.CANARY_FAILED, f"a sandbox does not start through {handler}", evidence=error.details or str(error)
+        cause = causes.classify(error.code, error.details)
+        raise CanaryError(
+            cause.reason,
+            f"a sandbox does not start through {handler}",
+            evidence=error.details or str(error),
+            passing=cause.passing,
         ) from error
     try:
         yield sandbox_id
@@ -119,4 +159,5 @@ def _discard(client: Client, sandbox_id: str, timeout: float) -> None:
     """Stops and removes; what refuses to go is seen and removed by the next sweep."""
     with contextlib.suppress(CRIError):
         client.stop_sandbox(sandbox_id, timeout)
+    with contextlib.suppress(CRIError):  # also where stopping failed: removing forces it
         client.remove_sandbox(sandbox_id, timeout)

@@ -18,12 +18,14 @@ class Task:
         settings: the settings' path; "" for all defaults.
         want: what is wanted of the node by its label or its settings.
         full: look at everything, as `katanode check` does, also when nothing was done.
+        renew: first start a sandbox again through the handlers that are proved.
     """
 
     root: str
     settings: str
     want: Want
     full: bool
+    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,14 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """A canary: through which handler, and whether it started."""
+
+    handler: str
+    outcome: Literal["ok", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What a worker found and did.
 
@@ -58,8 +68,13 @@ class Result:
         restarts: the runtime's restarts.
         sandboxes: handler to the number of Kata sandboxes that run; None when the runtime could not be asked.
         canaries: handler to the seconds that the sandbox of its proof took to start.
+        memory: handler to the bytes that each component of that sandbox took.
+        proved: handler to when a canary last started through it, in Unix seconds.
+        doubts: handler to when its canary failed although its proof still holds.
+        tries: the canaries of this look.
         release: id of the release in force.
         watch: paths whose change is a reason to look again.
+        socket: where CRI is served, as this process sees it; "" when nobody serves it.
     """
 
     report: Mapping[str, Any]
@@ -71,8 +86,13 @@ class Result:
     restarts: Sequence[Restart] = ()
     sandboxes: Mapping[str, int] | None = None
     canaries: Mapping[str, float] = field(default_factory=dict)
+    memory: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    proved: Mapping[str, float] = field(default_factory=dict)
+    doubts: Mapping[str, float] = field(default_factory=dict)
+    tries: Sequence[Try] = ()
     release: str = ""
     watch: Sequence[str] = ()
+    socket: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The result for the pipe."""
@@ -87,6 +107,7 @@ class Result:
                 **made,
                 "problem": Problem(**problem) if problem else None,
                 "restarts": tuple(Restart(**item) for item in made["restarts"]),
+                "tries": tuple(Try(**item) for item in made["tries"]),
             }
         )
 

@@ -47,6 +47,15 @@ class Metrics:
         self._canary = self._gauge(
             "canary_start_seconds", "How long the sandbox took to start that last proved this handler.", "handler"
         )
+        self._canary_memory = self._gauge(
+            "canary_memory_bytes",
+            "Proportional memory of the sandbox that last proved this handler, right after its start.",
+            "handler",
+            "component",
+        )
+        self._canary_success = self._gauge(
+            "canary_last_success_timestamp_seconds", "When a sandbox last started through this handler.", "handler"
+        )
         self._success = self._gauge(
             "last_success_timestamp_seconds", "When the node was last found or made as the settings want it."
         )
@@ -68,6 +77,9 @@ class Metrics:
             "rollbacks", "Changes of the container runtime's configuration that were undone."
         )
         self._repairs = self._counter("drift_repairs", "Repairs of what somebody else had changed, by kind.", "kind")
+        self._canaries = self._counter(
+            "canary_runs", "Sandboxes started to prove a handler, by whether they did.", "handler", "outcome"
+        )
         for outcome in ("unchanged", "changed", "failed", "rolled_back"):
             self._total.labels(outcome)
         for outcome in ("ok", "undone"):
@@ -92,6 +104,8 @@ class Metrics:
                 self._rollbacks.inc()
         for kind in result.drifted:
             self._repairs.labels(kind).inc()
+        for canary in result.tries:
+            self._canaries.labels(canary.handler, canary.outcome).inc()
 
     def show(self, report: Mapping[str, Any], result: Result, reasons: Mapping[str, str]) -> None:
         """The node as it is.
@@ -102,16 +116,28 @@ class Metrics:
             reasons: of everything that is not well, to its severity.
         """
         self._ready.set(any(h["ready"] for h in report["handlers"]))
-        for gauge in (self._handlers, self._reasons, self._release, self._canary):
+        canaries = (self._canary, self._canary_memory, self._canary_success)
+        for gauge in (self._handlers, self._reasons, self._release, *canaries):
             gauge.clear()
         for handler in report["handlers"]:
             self._handlers.labels(handler["name"]).set(handler["ready"])
+            for outcome in ("ok", "failed"):
+                self._canaries.labels(handler["name"], outcome)
         for reason, severity in reasons.items():
             self._reasons.labels(reason, severity).set(1)
         if result.release:
             self._release.labels(report["kata_version"], result.release).set(1)
+        self._show_canaries(result)
+
+    def _show_canaries(self, result: Result) -> None:
         for handler, seconds in result.canaries.items():
             self._canary.labels(handler).set(seconds)
+        for handler, parts in result.memory.items():
+            for component, size in parts.items():
+                self._canary_memory.labels(handler, component).set(size)
+        for handler, at in result.proved.items():
+            if at:
+                self._canary_success.labels(handler).set(at)
 
     def _gauge(self, name: str, words: str, *labels: str) -> Gauge:
         return Gauge(f"katanode_{name}", words, labels, registry=self.registry)

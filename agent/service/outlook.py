@@ -12,6 +12,8 @@ from agent.report import Finding, State
 from agent.service import verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.cluster.cluster import Cluster
     from agent.cluster.slots import Policy
     from agent.service.messages import Result
@@ -44,6 +46,7 @@ class Outlook:
         look: the last look that ended.
         failure: what the last look failed in; None when it did not.
         trouble: what the daemon itself has trouble with.
+        sandboxes: what there is to say of the running ones.
         next_look: when the next look is due, in monotonic seconds.
         ticked: when the loop last turned, in monotonic seconds.
     """
@@ -60,6 +63,7 @@ class Outlook:
         self.look: Look | None = None
         self.failure: Failure | None = None
         self.trouble: Finding | None = None
+        self.sandboxes: Sequence[Finding] = ()
         self.next_look = 0.0
         self.ticked = time.monotonic()
 
@@ -70,7 +74,11 @@ class Outlook:
             wish: the settings.
             policy: the rollout's.
         """
-        own = [*(self._cluster.findings() if self._cluster else ()), *([self.trouble] if self.trouble else ())]
+        own = [
+            *(self._cluster.findings() if self._cluster else ()),
+            *([self.trouble] if self.trouble else ()),
+            *self.sandboxes,
+        ]
         self._metrics.reached.set(self._cluster is not None and self._cluster.reached)
         if self.result is None:
             self._say_that_it_begins(wish, policy)

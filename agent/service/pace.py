@@ -1,8 +1,8 @@
-"""When to look at the node again."""
+"""When to look at the node again, and when to prove it again."""
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agent.reasons import Reason
 
@@ -13,7 +13,12 @@ _GAP = 2.0
 """Seconds between two looks that changes ask for; doubled while they go on."""
 _CALM = 120.0
 """Seconds without a change after which the gap is the first one again."""
-_SOON = {Reason.SANDBOXES_RUNNING: 60.0, Reason.ANOTHER_RUN: 30.0, Reason.WAITING_FOR_SLOT: 30.0}
+_SOON = {
+    Reason.SANDBOXES_RUNNING: 60.0,
+    Reason.ANOTHER_RUN: 30.0,
+    Reason.WAITING_FOR_SLOT: 30.0,
+    Reason.NETWORK_PLUGIN_NOT_READY: 30.0,
+}
 """Reasons that end by themselves: they are not waited for longer than this."""
 
 
@@ -60,3 +65,57 @@ class Pace:
         self._touched = now
         self._failures = {}
         self.due = min(self.due, max(now, self._ended + self._gap))
+
+
+CONFIRM = 30.0
+"""Seconds after which a canary that failed for a passing cause is tried again: a runtime is back within some of them,
+and a node that is still too busy then, after a canary's own time limit, is one that starts no sandboxes."""
+
+
+class Renewal:
+    """The time of the next periodic canary.
+
+    It follows from when the proofs were made, which the node remembers: agents that are all restarted at once, as by
+    their own upgrade, start no sandboxes for that.
+
+    Args:
+        clock: monotonic seconds.
+        now: Unix seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._now = now
+        self._basis: tuple[float, ...] | None = None
+        self.due = float("inf")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next look is to prove the handlers again."""
+        return self._clock() >= self.due
+
+    def follow(self, interval: float, proved: Mapping[str, float], doubts: Mapping[str, float]) -> None:
+        """A look has ended; jitter is drawn once for each state of the proofs.
+
+        Args:
+            interval: seconds between two canaries, with a tenth of jitter; 0 for none but those that settle a doubt.
+            proved: when each handler that is ready was proved, in Unix seconds.
+            doubts: when a canary failed although the proof still holds.
+        """
+        oldest, doubted = min(proved.values(), default=0.0), max(doubts.values(), default=0.0)
+        basis = (interval, float(bool(proved)), oldest, doubted)
+        if basis == self._basis:
+            return
+        self._basis, self.due = basis, float("inf")
+        if proved and interval:
+            self.due = self._in(oldest, interval * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+        if doubts:
+            self.due = min(self.due, self._in(doubted, min(CONFIRM, interval or CONFIRM)))
+
+    def begun(self, interval: float) -> None:
+        """A look renews: when that changes nothing, or ends nowhere, the next one is not at once."""
+        self.due = self._clock() + max(interval / 10, CONFIRM)
+
+    def _in(self, since: float, wait: float) -> float:
+        """A moment `wait` seconds after `since`; wall clocks jump, so that it is never further away than that."""
+        return self._clock() + min(max(0.0, since + wait - self._now()), wait)

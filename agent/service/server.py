@@ -4,6 +4,7 @@ import contextlib
 import os
 import ssl
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SHUT_RDWR, SO_REUSEADDR, SOL_SOCKET, socket
@@ -16,13 +17,18 @@ from agent import __version__
 from agent.errors import KatanodeError
 from agent.page import HEADERS
 from agent.reasons import Reason
+from agent.sandboxes.guest import Said
 from agent.service.prints import Prints, prints
+from agent.service.sandboxes import Sandboxes
 from agent.settings import Serve
 
 _TIMEOUT = 10.0
 """Seconds that a client may take to send its request or to take a part of its answer."""
 _CONNECTIONS = 32
 """Connections at once; Prometheus and the kubelet need three."""
+
+_END = b"# EOF\n"
+"""Where OpenMetrics' text ends."""
 
 Answer = tuple[int, str]
 """Status and text."""
@@ -37,6 +43,7 @@ class Server:
         page: makes the page.
         healthy: says whether the daemon works.
         ready: says whether it has something to say.
+        sandboxes: has the series of the running sandboxes, and asks their guests.
 
     Raises:
         KatanodeError: `LISTEN_FAILED`.
@@ -49,6 +56,7 @@ class Server:
         page: Callable[[], str],
         healthy: Callable[[], Answer],
         ready: Callable[[], Answer],
+        sandboxes: Sandboxes | None = None,
     ) -> None:
         self.wish = wish
         self._certificate = _stamps(wish)
@@ -58,10 +66,11 @@ class Server:
             where = f"{wish.address} port {wish.port}" + (f", {wish.tls_cert_file}" if wish.tls_cert_file else "")
             raise KatanodeError(Reason.LISTEN_FAILED, f"cannot serve on {where}", evidence=str(error)) from error
         self._server.answers = {
-            "/": lambda _accept: (200, HEADERS, page().encode()),
-            "/healthz": lambda _accept: _plain(healthy()),
-            "/readyz": lambda _accept: _plain(ready()),
-            "/metrics": lambda accept: _metrics(registry, accept),
+            "/": lambda _accept, _query: (200, HEADERS, page().encode()),
+            "/healthz": lambda _accept, _query: _plain(healthy()),
+            "/readyz": lambda _accept, _query: _plain(ready()),
+            "/metrics": lambda accept, _query: _metrics(registry, sandboxes, accept),
+            "/metrics/guest": lambda _accept, query: _guest(sandboxes, query),
         }
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(1.0,), name="http", daemon=True).start()
@@ -101,7 +110,7 @@ class _Listener(ThreadingHTTPServer):
     def __init__(self, wish: Serve) -> None:
         if ":" in wish.address:
             self.address_family = AF_INET6
-        self.answers: dict[str, Callable[[str], _Made]] = {}
+        self.answers: dict[str, Callable[[str, str], _Made]] = {}
         self._open: dict[int, socket] = {}
         self._lock = threading.Lock()
         self.context = _context(wish) if wish.tls_cert_file else None
@@ -166,12 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
         answer = self.server.answers.get(path)
         if answer is None:
-            status, headers, data = _plain((404, "there are /, /metrics, /healthz and /readyz"))
+            status, headers, data = _plain((404, "there are /, /metrics, /metrics/guest, /healthz and /readyz"))
         else:
-            status, headers, data = answer(self.headers.get("Accept", ""))
+            status, headers, data = answer(self.headers.get("Accept", ""), query)
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -189,9 +198,22 @@ def _plain(answer: Answer) -> _Made:
     return answer[0], headers, f"{answer[1]}\n".encode()
 
 
-def _metrics(registry: CollectorRegistry, accept: str) -> _Made:
+def _metrics(registry: CollectorRegistry, sandboxes: Sandboxes | None, accept: str) -> _Made:
     encoder, content_type = choose_encoder(accept)
-    return 200, (("Content-Type", content_type),), encoder(registry)
+    data = encoder(registry)
+    if sandboxes is not None:
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        more = sandboxes.scrape(openmetrics=openmetrics).encode()
+        data = data.removesuffix(_END) + more + _END if openmetrics else data + more
+    return 200, (("Content-Type", content_type),), data
+
+
+def _guest(sandboxes: Sandboxes | None, query: str) -> _Made:
+    wanted = urllib.parse.parse_qs(query).get("sandbox", [""])[0]
+    said = sandboxes.guest(wanted) if sandboxes is not None else Said(404, b"no sandboxes are watched")
+    # What a guest says is foreign: whoever opens it in a browser sees text.
+    headers = (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"), ("X-Content-Type-Options", "nosniff"))
+    return said.status, headers, said.text
 
 
 def _stamps(wish: Serve) -> Prints:

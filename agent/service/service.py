@@ -30,9 +30,10 @@ from agent.service.memory import Wish
 from agent.service.messages import Problem, Result, Task
 from agent.service.metrics import Metrics
 from agent.service.outlook import Outlook
-from agent.service.pace import Pace
+from agent.service.pace import Pace, Renewal
 from agent.service.prints import Prints, changed, content, prints
 from agent.service.run import Run
+from agent.service.sandboxes import Sandboxes
 from agent.service.server import Server
 from agent.service.turn import Turn
 
@@ -62,6 +63,7 @@ class Service:
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._metrics = Metrics()
         self._pace = Pace()
+        self._renewal = Renewal()
         self._settings = settings.Settings()
         self._policy = _policy(self._settings)
         self._text: bytes | None = b"not read yet"
@@ -72,6 +74,7 @@ class Service:
         self._server: Server | None = None
         self._began = time.monotonic()
         self._wish = Wish(root)
+        self._sandboxes = Sandboxes(root)
         self._cluster = connect(lambda: self._put("cluster", None)) if connect else None
         self._turn = Turn(self._cluster, self._put, self._metrics.wait.observe)
         self._outlook = Outlook(node, self._cluster, self._metrics, self._turn)
@@ -81,6 +84,7 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._put("stop", None))
         self._read_settings()
+        self._sandboxes.start()
         if self._cluster is not None:
             self._cluster.start()
         while True:
@@ -124,6 +128,7 @@ class Service:
             self._cluster.stop()
         if self._server is not None:
             self._server.close()
+        self._sandboxes.close()
 
     def _look_around(self) -> None:
         """What costs so little that it is done all the time."""
@@ -136,6 +141,9 @@ class Service:
                 logs.info("changed since the last look", paths=different[:5], more=max(0, len(different) - 5))
                 self._pace.touch()
         self._turn.look()
+        if self._renews:
+            # It may wait for hours, and is to prove what is in force meanwhile.
+            self._turn.cancel("a sandbox is due that proves the handlers again")
         self._keep_serving()
         self._publish()
 
@@ -165,9 +173,14 @@ class Service:
         with contextlib.suppress(KatanodeError):  # the worker says what is wrong with them
             self._settings = settings.load(path, required=bool(self._path))
         self._policy = _policy(self._settings)
+        self._watch_sandboxes()
         self._pace.wanted()
         self._turn.cancel("the settings have changed")
         self._serve()
+
+    def _watch_sandboxes(self) -> None:
+        result = self._outlook.result
+        self._sandboxes.configure(self._settings.sandboxes, result.socket if result is not None else "")
 
     def _serve(self) -> None:
         """Serves where the settings say, and says so when that cannot be."""
@@ -180,7 +193,9 @@ class Service:
         outlook = self._outlook
         try:
             if wish.port:
-                self._server = Server(wish, self._metrics.registry, outlook.page, outlook.healthy, outlook.ready)
+                self._server = Server(
+                    wish, self._metrics.registry, outlook.page, outlook.healthy, outlook.ready, self._sandboxes
+                )
                 logs.info("serving", address=wish.address, port=self._server.port)
             outlook.trouble = None
         except KatanodeError as error:
@@ -193,14 +208,21 @@ class Service:
             self._pace.wanted()
             self._turn.cancel("the node's label has changed")
 
+    @property
+    def _renews(self) -> bool:
+        """Whether the handlers are to be proved again; a node that is to be left alone, or to be left, is not."""
+        return self._renewal.is_due and self._wish.want == "present" and self._settings.state == "present"
+
     def _start_if_due(self) -> None:
-        if self._outlook.run is not None or time.monotonic() < self._pace.due:
+        if self._outlook.run is not None or (time.monotonic() < self._pace.due and not self._renews):
             return
         if self._cluster is not None and not self._cluster.node_known and not self._wish.may_begin(self._began):
             return
         last = self._outlook.result
         full = time.monotonic() >= self._full_due or last is None or not verdict.is_well(last)
-        task = Task(str(self._root.path), self._path, self._wish.want, full)
+        task = Task(str(self._root.path), self._path, self._wish.want, full, self._renews)
+        if task.renew:
+            self._renewal.begun(self._settings.canary.interval_seconds)
         self._outlook.run = Run(task, lambda run, kind, value: self._put("worker", (run, kind, value)))
 
     def _hear(self, run: Run, kind: str, value: Any) -> None:
@@ -215,6 +237,7 @@ class Service:
                 run.step = f"{what}: {done >> 20} MB" + (f" of {total >> 20} MB" if total else "")
             case "interim":
                 self._interim = Result.from_json(value)
+                self._plan_renewal(self._interim)
             case "ask":
                 self._turn.ask(run, self._policy, **value)
             case "release":
@@ -237,11 +260,18 @@ class Service:
                 self._full_due = 0.0
             result = verdict.merged(result, self._full)
         self._outlook.result = result
+        self._watch_sandboxes()
         self._outlook.leaving = "absent" in {run.task.want, self._settings.state}
         self._prints = prints(result.watch)
-        self._note_end(run, outcome, result.problem)
+        self._note_end(run, outcome, result.problem, verdict.awaited(result))
+        self._plan_renewal(result)
         if not result.full and not self._full_due:
             self._pace.touch()
+
+    def _plan_renewal(self, result: Result) -> None:
+        ready = {handler["name"] for handler in result.report["handlers"] if handler["ready"]}
+        proved = {name: at for name, at in result.proved.items() if name in ready}
+        self._renewal.follow(self._settings.canary.interval_seconds, proved, result.doubts)
 
     def _conclude_without_result(self, run: Run, status: int) -> None:
         """The worker was killed, by the kernel for memory perhaps: what was known stands until the next look."""
@@ -251,14 +281,13 @@ class Service:
         remedy = CATALOGUE[Reason.INTERNAL_ERROR].remedy
         self._note_end(run, "failed", Problem(str(Reason.INTERNAL_ERROR), message, "", remedy))
 
-    def _note_end(self, run: Run, outcome: str, problem: Problem | None) -> None:
+    def _note_end(self, run: Run, outcome: str, problem: Problem | None, awaited: str = "") -> None:
         outlook = self._outlook
         seconds = time.time() - run.began
         outlook.run = self._interim = None
         outlook.look = Look(run.began, seconds, outcome)
         self._metrics.took(seconds, outcome)
-        self._pace.ended(self._settings.run.interval_seconds, problem.reason if problem else "")
-        outlook.next_look = self._pace.due
+        self._pace.ended(self._settings.run.interval_seconds, problem.reason if problem else awaited)
         before, outlook.failure = outlook.failure, None
         if problem is not None:
             outlook.failure = Failure(
@@ -268,7 +297,8 @@ class Service:
                 logs.warning(problem.message, reason=problem.reason, evidence=problem.evidence, remedy=problem.remedy)
 
     def _publish(self) -> None:
-        self._outlook.next_look = self._pace.due
+        self._outlook.next_look = min(self._pace.due, self._renewal.due)
+        self._outlook.sandboxes = self._sandboxes.findings
         self._outlook.publish(self._settings, self._policy)
 
 

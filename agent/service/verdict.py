@@ -74,6 +74,16 @@ def is_well(result: Result) -> bool:
     return result.problem is None and {f["check"] for f in _bad(result)} <= set(result.quick)
 
 
+def awaited(result: Result) -> str:
+    """A reason that is no problem of katanode's and keeps handlers from being proved; "" when there is none.
+
+    A node that boots gets its pod network some time after katanode came, and is not to wait for the next look then.
+    """
+    unready = {reason for handler in result.report["handlers"] for reason in handler["reasons"]}
+    network = str(Reason.NETWORK_PLUGIN_NOT_READY)
+    return network if network in unready else ""
+
+
 def is_news(result: Result, before: Result | None) -> bool:
     """Whether a quick look found what the one before did not, so that everything is to be looked at."""
     known = {f["reason"] for f in _bad(before)} if before is not None else set()

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from agent import drift, inspect, settings, undo
 from agent.cri.client import Client
@@ -27,10 +27,11 @@ from agent.kata import handlers
 from agent.node import Node
 from agent.reasons import Reason, Severity
 from agent.reconcile import Options, Outcome, apply
+from agent.renewal import renew
 from agent.report import Report, from_error
 from agent.report import State as Verdict
-from agent.sandboxes import canary
-from agent.service.messages import Problem, Restart, Result, Task, line, parsed
+from agent.sandboxes import canary, owned
+from agent.service.messages import Problem, Restart, Result, Task, Try, line, parsed
 from agent.service.watched import watched
 from agent.state import State
 
@@ -52,13 +53,20 @@ class Worker:
         self._answers = answers
         self._tell = tell
         self._restarts: list[Restart] = []
+        self._tries: list[Try] = []
         self._told = 0.0
 
     def run(self) -> Result:
         """Does the task."""
         root = HostRoot(Path(self._task.root))
         runner = Runner() if root.is_own else Runner(NSENTER)
-        node = self._node = Node(root, runner, settings.Settings(), self._say, self._progress, self._permit)
+        node = self._node = Node(
+            root, runner, settings.Settings(), self._say, self._progress, self._permit, self._tried
+        )
+        if self._task.renew:
+            # Before anything that may fail or wait for hours: what is in force is used meanwhile.
+            with contextlib.suppress(KatanodeError):  # it hinders what follows too, which says so
+                renew(node)
         try:
             node = self._node = replace(node, settings=self._settings())
             if self._wants_absence(node):
@@ -94,7 +102,7 @@ class Worker:
         if not (self._task.full or outcome.plan.steps):
             return outcome.report
         found = [f for f in outcome.report.findings if f.severity.rank > Severity.INFO.rank]
-        made = inspect.check(node)
+        made = inspect.check(node, sandboxes=False)  # the daemon itself has an eye on them
         seen = {f.reason for f in made.findings}
         return replace(made, findings=(*made.findings, *(f for f in found if f.reason not in seen)))
 
@@ -104,7 +112,7 @@ class Worker:
         try:
             kept = node.remembered().settings
             node = replace(node, settings=settings.from_json(kept)) if kept else node
-            made = inspect.check(node)
+            made = inspect.check(node, sandboxes=False)
         except KatanodeError as second:
             return node, Report((finding, from_error("what is in force", second)), (), Verdict.BLOCKED)
         told = any(error.reason is f.reason for f in made.findings)
@@ -123,10 +131,15 @@ class Worker:
             drifted=outcome.drifted if outcome else (),
             restarts=self._restarts,
             sandboxes=_sandboxes(node),
-            canaries={name: float(proof["seconds"]) for name, proof in state.proofs.items()},
+            tries=self._tries,
+            **_proved(state),
             release=state.release,
             watch=watched(node, state.release),
+            socket=_socket(node),
         )
+
+    def _tried(self, handler: str, started: bool) -> None:  # noqa: FBT001 - as `Node.tried` is told
+        self._tries.append(Try(handler, "ok" if started else "failed"))
 
     def _say(self, text: str) -> None:
         self._send("say", text)
@@ -172,11 +185,35 @@ def problem_of(error: KatanodeError) -> Problem:
     return Problem(str(error.reason), error.message, error.evidence, error.remedy)
 
 
+def _socket(node: Node) -> str:
+    try:
+        return str(node.root(find(node.root, node.settings.runtime.socket).socket))
+    except KatanodeError:
+        return ""
+
+
+def _proved(state: State) -> dict[str, Any]:
+    """What a result says of canaries: proofs that were kept by an older katanode lack some of it."""
+    proofs, failed = state.proofs.items(), state.failed.items()
+    last = {name: float(failure.get("proved", 0)) for name, failure in failed}
+    last |= {name: float(proof.get("at", 0)) for name, proof in proofs}
+    return {
+        "canaries": {name: float(proof["seconds"]) for name, proof in proofs},
+        "memory": {name: proof.get("memory", {}) for name, proof in proofs},
+        "proved": last,
+        "doubts": {
+            name: float(failure.get("at", 0))
+            for name, failure in failed
+            if failure.get("digest") == state.proofs.get(name, {}).get("digest")
+        },
+    }
+
+
 def _sandboxes(node: Node) -> dict[str, int] | None:
     try:
         daemon = find(node.root, node.settings.runtime.socket)
         with Client(node.root(daemon.socket)) as client:
-            running = [s for s in client.sandboxes() if s.ready and not canary.is_canary(s)]
+            running = [s for s in client.sandboxes() if s.ready and not canary.is_canary(s) and not owned.is_bench(s)]
     except KatanodeError:
         return None
     return dict(Counter(s.handler for s in running if s.handler in handlers.HANDLERS))

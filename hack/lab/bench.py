@@ -17,7 +17,7 @@ from agent.cri.client import Client, CRIError
 from agent.host.root import HostRoot
 from agent.probes import kvm
 from hack.fleetsim import bench as fleetsim
-from hack.lab import bench_daemon, bench_image
+from hack.lab import bench_daemon, bench_image, bench_sandboxes
 from hack.lab.containerd import RESTART, PrivateContainerd
 from hack.lab.figures import Figure, spread, timed, write_settings
 from hack.lab.lab import Lab
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _SIZE = 2_000_000_000  # half of it compresses away: the archive has 1 GB
 _RUNS = 3
-_GROUPS = ("node", "daemon", "image", "fleet")
+_GROUPS = ("node", "daemon", "sandboxes", "image", "fleet")
 _POLL = 0.002
 
 
@@ -49,6 +49,7 @@ def main() -> int:
         groups: dict[str, Callable[[], Iterable[Figure]]] = {
             "node": lambda: _node(Path(scratch)),
             "daemon": lambda: bench_daemon.figures(Path(scratch) / "daemon"),
+            "sandboxes": lambda: bench_sandboxes.figures(Path(scratch) / "sandboxes"),
             "image": bench_image.figures,
             "fleet": lambda: fleetsim.figures(long=options.long),
         }

@@ -146,7 +146,7 @@ def test_a_node_without_the_pause_image_is_told_in_the_runtimes_own_words(machin
     listed = machine.lab.run(["ctr", "-n", "k8s.io", "images", "ls", "-q"]).stdout.split()
     machine.lab.run(["ctr", "-n", "k8s.io", "images", "rm", "--sync", *listed])
     error = failure(machine, 3)
-    assert "CanaryFailed" in error["evidence"]
+    assert "PauseImageMissing" in error["evidence"]
     assert "image" in error["evidence"]
     assert machine.config == before
     assert machine.serves()

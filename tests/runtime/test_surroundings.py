@@ -52,6 +52,6 @@ def test_a_node_without_kvm_is_told_so_and_nothing_is_installed(start_machine: "
 
 def test_every_command_says_how_it_is_used() -> None:
     katanode = Path(sys.executable).with_name("katanode")
-    for command in ("check", "plan", "apply", "status", "rollback", "uninstall", "pin"):
+    for command in ("check", "plan", "apply", "status", "rollback", "uninstall", "pin", "bench", "bundle", "sandboxes"):
         done = subprocess.run([katanode, command, "--help"], capture_output=True, text=True, check=True)
         assert f"katanode {command}" in done.stdout.partition("examples:")[2]

@@ -3,76 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import promtool
 import pytest
-import yaml
+from firing import ALERTS, HOURS, NO, STANDS, Fired, assert_fires, ready, reason
 
 from agent.reasons import CATALOGUE, Reason, Severity
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RULES = REPOSITORY / "manifests/monitoring/prometheus/katanode.rules"
-ALERTS: dict[str, dict[str, Any]] = {
-    rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
-}
-HOURS = "x180"
-"""Values once a minute for three hours."""
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Fired:
-    """An alert as it is expected: its labels besides the rule's own, its summary, what its templates' words become."""
-
-    labels: dict[str, str]
-    summary: str
-    words: dict[str, str] = field(default_factory=dict)
-    annotations: dict[str, str] = field(default_factory=dict)
-
-    def expected(self, name: str) -> dict[str, Any]:
-        rule = ALERTS[name]
-        annotations = {key: self._expanded(rule["annotations"][key]) for key in ("description", "runbook")}
-        return {
-            "exp_labels": self.labels | rule["labels"],
-            "exp_annotations": annotations | {"summary": self.summary} | self.annotations,
-        }
-
-    def _expanded(self, text: str) -> str:
-        words = {f"$labels.{key}": value for key, value in self.labels.items()} | self.words
-        return re.sub(r"\{\{ (.*?) \}\}", lambda match: words.get(match[1], match[0]), text)
-
-
-def assert_fires(tmp_path: Path, series: dict[str, str], *expected: tuple[str, str, list[Fired]]) -> None:
-    """Asserts that at each time (as `15m`) the named alert fires as given, and not otherwise."""
-    file = tmp_path / "test.json"
-    case = {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
-        "alert_rule_test": [
-            {"eval_time": at, "alertname": name, "exp_alerts": [fired.expected(name) for fired in alerts]}
-            for at, name, alerts in expected
-        ],
-    }
-    file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case]}))
-    done = promtool.run("test", "rules", file)
-    assert done.returncode == 0, done.stdout
-
-
-def reason(name: str, node: str = "n1", severity: str = "error", cluster: str = "") -> str:
-    where = f', cluster="{cluster}"' if cluster else ""
-    return f'katanode_reason{{node="{node}", reason="{name}", severity="{severity}"{where}}}'
-
-
-def ready(node: str = "n1", cluster: str = "") -> str:
-    where = f', cluster="{cluster}"' if cluster else ""
-    return f'katanode_ready{{node="{node}"{where}}}'
-
-
-STANDS = f"1+0{HOURS}"
-NO = f"0+0{HOURS}"
 NOT_READY = "KatanodeNodeNotReady"
 NO_SUCCESS = (
     "No look of the agent at node {} has ended well {}. What the node serves it still serves; what is wanted of it now "
@@ -308,6 +248,13 @@ def test_a_canary_that_is_slow(tmp_path: Path) -> None:
             "KatanodeIsolationNotSeen",
             0,
             "A sandbox on node n1 started without a virtual machine",
+        ),
+        (
+            "CanaryOnHostKernel",
+            "error",
+            "KatanodeIsolationBypassed",
+            0,
+            "A sandbox on node n1 runs on the node's own kernel",
         ),
         ("DiskSpaceLow", "error", "KatanodeDiskSpaceLow", 15, "Node n1 has too little disk space for a release"),
         ("RollbackFailed", "error", "KatanodeRollbackFailed", 0, "Node n1 starts no pods: undoing a change failed"),

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from agent.reasons import CATALOGUE
-from agent.service.messages import Restart, Result
+from agent.service.messages import Restart, Result, Try
 from agent.service.metrics import DRIFT_KINDS, Metrics
 
 REPORT = {
@@ -36,6 +36,9 @@ LISTED = {
     "restart_slot_wait_seconds",
     "release_info",
     "canary_start_seconds",
+    "canary_runs",
+    "canary_memory_bytes",
+    "canary_last_success_timestamp_seconds",
     "last_success_timestamp_seconds",
     "api_reachable",
 }
@@ -49,6 +52,9 @@ def metrics() -> Metrics:
         restarts=(Restart("ok", 0.4), Restart("undone", 0.0)),
         drifted=DRIFT_KINDS,
         canaries={"kata-clh": 0.2},
+        memory={"kata-clh": {"vmm": 20 << 20, "virtiofsd": 3 << 20, "shim": 8 << 20}},
+        proved={"kata-clh": 1_700_000_000.0},
+        tries=(Try("kata-clh", "ok"), Try("kata-clh", "failed")),
         release="4.1.0-3dc6b69c",
     )
     made.did(result)

@@ -1,53 +1,29 @@
-"""What watches katanode: alerts, scraping and the dashboard name only what exists, and say what the catalogue says."""
+"""What watches katanode: rules and scraping name only what exists, and alerts say what the catalogue says."""
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import promql_parser
 import promtool
 import yaml
-from grafana_foundation_sdk.cog import plugins
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from monitored import FOLDER, METRICS, OF_THE_TARGET, README, REPOSITORY, RULES, alerts, labels_of, records, rules
 
 from agent.reasons import CATALOGUE, Reason, Severity
-from agent.service.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDER = REPOSITORY / "manifests/monitoring"
-RULES = FOLDER / "prometheus/katanode.rules"
-README = (FOLDER / "README.md").read_text()
-
-ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
-METRICS = {
-    metric.name + ending: frozenset(collector._labelnames)
-    for collector in Metrics().registry._collector_to_names
-    for metric in collector.describe()
-    for ending in ENDINGS.get(metric.type, ("",))
-}
-"""The agent's series with their labels."""
-OTHERS = {
-    "up": frozenset[str](),
-    "kube_daemonset_status_desired_number_scheduled": frozenset({"daemonset"}),
-    "kube_daemonset_status_number_ready": frozenset({"daemonset"}),
-}
-"""Prometheus' own, and those of kube-state-metrics."""
-OF_THE_TARGET = {"cluster", "job", "namespace", "node", "pod"}
-"""Labels that scraping adds; `cluster` where a ruler or a remote store does."""
 WITHOUT_REASON = {
     "KatanodeFleetNotReady",
     "KatanodeNodeDegraded",
     "KatanodeCanarySlow",
+    "KatanodeCanarySlowerThanBefore",
+    "KatanodeSandboxWithoutVM",
+    "KatanodeSandboxSeriesDropped",
     "KatanodeRolloutStalled",
     "KatanodeAgentAbsent",
     "KatanodeAgentDown",
@@ -55,55 +31,14 @@ WITHOUT_REASON = {
     "KatanodeNoSuccess",
 }
 """Alerts that no single reason stands behind: their runbook is their own."""
-
-
-def series() -> dict[str, frozenset[str]]:
-    """All series that may be asked for, with their labels."""
-    return OTHERS | {name: labels | {"le"} if name.endswith("_bucket") else labels for name, labels in METRICS.items()}
-
-
-def alerts() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-
-
-def dashboard() -> dict[str, Any]:
-    made: dict[str, Any] = json.loads((FOLDER / "grafana/katanode.json").read_text())
-    return made
-
-
-def queries() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each panel with each of its queries."""
-    for panel in dashboard()["panels"]:
-        for target in panel.get("targets", ()):
-            yield panel, target
-
-
-def filled_in(text: str) -> str:
-    """A dashboard's expression with something in the place of its variables."""
-    return text.replace("$__rate_interval", "5m").replace("$cluster", ".*").replace("$node", ".*")
-
-
-def labels_of(expression: str) -> set[str]:
-    """The labels that an expression may use; asserts that it uses only those, and only series that exist."""
-    known = series()
-    seen: set[str] = set()
-    used: set[str] = set()
-
-    def look(node: Any) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            seen.add(node.name)
-            used.update(matcher.name for matcher in node.matchers.matchers)
-        elif isinstance(node, promql_parser.AggregateExpr) and node.modifier:
-            used.update(node.modifier.labels)
-        elif isinstance(node, promql_parser.BinaryExpr) and node.modifier and node.modifier.matching:
-            used.update(node.modifier.matching.labels)
-
-    promql_parser.walk(promql_parser.parse(expression), look)
-    assert seen, expression
-    assert seen <= known.keys(), seen - known.keys()
-    allowed = OF_THE_TARGET.union(*(known[name] for name in seen))
-    assert used <= allowed, f"{used - allowed} in {expression}"
-    return allowed
+MEASURED = {
+    Reason.CANARY_FAILED,
+    Reason.CLUSTER_UNREACHABLE,
+    Reason.SANDBOX_LEFTOVERS,
+    Reason.SANDBOX_ORPHANED,
+    Reason.SANDBOX_OVERHEAD_EXCEEDED,
+}
+"""Reasons whose alert asks for a metric of its own."""
 
 
 # --- alerts
@@ -126,7 +61,7 @@ def test_the_operator_is_given_the_same_rules() -> None:
 def test_prometheus_takes_the_rules_and_finds_no_duplicate() -> None:
     done = promtool.run("check", "rules", "--lint=all", "--lint-fatal", RULES)
     assert done.returncode == 0, done.stdout
-    assert f"{len(alerts())} rules found" in done.stdout
+    assert f"{len(rules())} rules found" in done.stdout
 
 
 def test_every_alert_says_how_grave_it_is_what_is_and_what_to_do() -> None:
@@ -143,7 +78,7 @@ def test_a_runbook_is_the_catalogue_s_remedy() -> None:
         code = rule["labels"].get("reason")
         if code:
             assert rule["annotations"]["runbook"] == CATALOGUE[Reason(code)].remedy, rule["alert"]
-            assert code in rule["expr"] or code == Reason.CLUSTER_UNREACHABLE, rule["alert"]
+            assert code in rule["expr"] or code in MEASURED, rule["alert"]
     assert {rule["alert"] for rule in alerts() if "reason" not in rule["labels"]} == {
         *WITHOUT_REASON,
         "KatanodeNodeNotReady",  # its reason is the series': test_alerts.py
@@ -159,6 +94,14 @@ def test_alerts_name_only_series_labels_and_reasons_that_exist() -> None:
         assert set(re.findall(r"\$labels\.(\w+)", texts)) <= allowed, rule["alert"]
         for key, values in re.findall(r'(reason|severity)=~?"([^"]+)"', rule["expr"]):
             assert set(values.split("|")) <= (codes if key == "reason" else severities), rule["alert"]
+
+
+def test_records_name_only_series_and_labels_that_exist_and_are_listed() -> None:
+    listed = re.findall(r"^\| `([\w:]+)` \|", README, re.MULTILINE)
+    assert listed == list(records())
+    for rule in rules():
+        if "record" in rule:
+            assert records()[rule["record"]] <= labels_of(rule["expr"]) | {"cluster"}, rule["record"]
 
 
 def test_the_readme_lists_every_alert_with_its_severity() -> None:
@@ -189,6 +132,15 @@ def test_the_podmonitor_finds_the_daemonset_s_pods_by_label_and_port() -> None:
     # What the alerts and the dashboard ask for: the job's name and the node's.
     assert pod["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "katanode"
     assert {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"} in endpoint["relabelings"]
+
+
+def test_a_sandbox_s_own_namespace_and_pod_are_kept_and_nothing_else_is_overridden() -> None:
+    """Where labels are not honoured, Prometheus calls the sandbox's `exported_namespace` and `exported_pod`."""
+    (endpoint,) = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+    (job,) = scrape_configuration()["scrape_configs"]
+    assert endpoint["honorLabels"] is job["honor_labels"] is True
+    given = frozenset[str]().union(*METRICS.values())
+    assert given & (OF_THE_TARGET | {"instance"}) == {"namespace", "pod"}
 
 
 def test_the_readme_s_scrape_configuration_finds_annotated_pods_and_names_their_nodes(tmp_path: Path) -> None:
@@ -237,118 +189,10 @@ def test_prometheus_takes_the_readme_s_configuration(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(json.dumps(config))
     done = promtool.run("check", "config", "--lint=all", "--lint-fatal", "prometheus.yml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert f"{len(alerts())} rules found" in done.stdout
+    assert f"{len(rules())} rules found" in done.stdout
 
 
 def scrape_configuration() -> dict[str, Any]:
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     config: dict[str, Any] = yaml.safe_load(block)
     return config
-
-
-# --- dashboard
-
-
-def lost(wanted: Any, kept: Any, path: str = "") -> list[str]:
-    """What of `wanted` is not in `kept`."""
-    if isinstance(wanted, dict) and isinstance(kept, dict):
-        gone = [f"{path}.{key}" for key in wanted.keys() - kept.keys()]
-        return gone + [p for key in wanted.keys() & kept.keys() for p in lost(wanted[key], kept[key], f"{path}.{key}")]
-    if isinstance(wanted, list) and isinstance(kept, list) and len(wanted) == len(kept):
-        return [
-            p for i, (one, other) in enumerate(zip(wanted, kept, strict=True)) for p in lost(one, other, f"{path}[{i}]")
-        ]
-    return [] if wanted == kept else [path]
-
-
-def unknown_to_grafana(made: dict[str, Any]) -> list[str]:
-    """Places of a dashboard that Grafana's own model of it (11.6) does not keep."""
-    plugins.register_default_plugins()
-    return lost(made, json.loads(json.dumps(Dashboard.from_json(copy.deepcopy(made)), cls=JSONEncoder)))
-
-
-def test_grafana_s_model_knows_all_that_the_dashboard_says() -> None:
-    assert unknown_to_grafana(dashboard()) == []
-    misspelt = dashboard()
-    panel = next(panel for panel in misspelt["panels"] if panel["type"] == "timeseries")
-    panel["fieldConfig"]["defaults"]["custom"]["fillOpacitty"] = 3
-    panel["options"]["legend"]["placment"] = "right"
-    assert len(unknown_to_grafana(misspelt)) == 2
-
-
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
-    panels = dashboard()["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    taken: set[tuple[int, int]] = set()
-    for panel in panels:
-        at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert at["x"] + at["w"] <= 24, panel["title"]
-        assert not cells & taken, panel["title"]
-        taken |= cells
-
-
-def test_the_data_source_is_chosen_at_the_top_everywhere() -> None:
-    made = dashboard()
-    names = [variable["name"] for variable in made["templating"]["list"]]
-    assert names == ["datasource", "cluster", "node"]
-    chosen = {"type": "prometheus", "uid": "${datasource}"}
-    places = [panel["datasource"] for panel in made["panels"] if panel["type"] != "row"]
-    places += [target["datasource"] for _, target in queries()]
-    places += [variable["datasource"] for variable in made["templating"]["list"][1:]]
-    assert all(place == chosen for place in places)
-    for panel, target in queries():
-        expression = target["expr"]
-        asked = expression.count('cluster=~"$cluster", node=~"$node"')
-        assert asked == len(re.findall(r"\{", expression)) > 0, f"{panel['title']} does not follow the choice"
-
-
-def test_the_dashboard_names_only_series_and_labels_that_exist() -> None:
-    for panel, target in queries():
-        allowed = labels_of(filled_in(target["expr"]))
-        assert set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat", ""))) <= allowed, panel["title"]
-    for variable in dashboard()["templating"]["list"][1:]:
-        (metric,) = re.findall(r"label_values\((\w+)", variable["query"]["query"])
-        assert metric in METRICS
-
-
-def test_every_query_of_the_dashboard_finds_something_in_a_fleet_with_troubles(tmp_path: Path) -> None:
-    expressions = [filled_in(target["expr"]).removesuffix(" or vector(0)") for _, target in queries()]
-    case = {
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in fleet()],
-        "promql_expr_test": [
-            {"expr": f"count({text}) > bool 0", "eval_time": "90m", "exp_samples": [{"labels": "{}", "value": 1}]}
-            for text in expressions
-        ],
-    }
-    assert len(expressions) > 25
-    file = tmp_path / "test.json"
-    file.write_text(json.dumps({"evaluation_interval": "1m", "tests": [case]}))
-    done = promtool.run("test", "rules", file)
-    assert done.returncode == 0, done.stdout
-
-
-def fleet() -> Iterator[tuple[str, str]]:
-    """Series of all metrics from two nodes, of which one is well and the other is not."""
-    values = {
-        "handler": ["kata-clh", "kata-qemu"],
-        "reason": ["WaitingForRestartSlot", "KVMBusy"],
-        "outcome": ["ok", "undone", "failed"],
-        "kind": ["sysctls"],
-        "version": ["1"],
-        "release": ["1-abcd"],
-        "le": ["1", "5", "+Inf"],
-    }
-    for name, labels in series().items():
-        counts = name.endswith(("_total", "_bucket", "_count", "_sum"))
-        for node, steady in (("n1", "1+0x120"), ("n2", "0+0x120")):
-            fixed = f'node="{node}", cluster="", job="katanode"'
-            if name == "katanode_reason":
-                steady = "1+0x120"  # noqa: PLW2901 - a reason that stands is 1 wherever it stands
-                fixed += ', severity="error"'
-            key = next((key for key in sorted(labels) if key != "severity"), "")
-            rest = "".join(f', {other}="{values[other][0]}"' for other in labels - {key, "severity"})
-            for value in values.get(key, [""]):
-                given = f', {key}="{value}"' if key in values else ""
-                yield f"{name}{{{fixed}{rest}{given}}}", "0+1x120" if counts else steady

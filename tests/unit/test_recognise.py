@@ -120,7 +120,7 @@ def test_a_diff_shows_no_credential_whether_it_changes_or_only_stands_near(line:
 
 
 def test_a_diff_shows_all_else_as_it_is() -> None:
-    before = b'[plugins."x".registry.configs."a:5000".auth]\n  username = "u"\nroot = "/x"\n'
+    before = b'[plugins."x".registry.configs."a:5000".auth]\n[x]\nroot = "/x"\n'
     text = plan.diff("/etc/auth.toml", before, before.replace(b'"/x"', b'"/y"'))
     assert text.splitlines()[:2] == ["--- /etc/auth.toml", "+++ /etc/auth.toml"]
     assert ' [plugins."x".registry.configs."a:5000".auth]' in text

@@ -53,7 +53,10 @@ def test_a_full_file_is_taken() -> None:
     ("text", "says"),
     [
         ("[kata]\nverson = '4.1.0'", "unknown key kata.verson (did you mean version?)"),
-        ("paint = 1", "unknown key paint (known: canary, handlers, kata, node, rollout, run, runtime, serve, state)"),
+        (
+            "paint = 1",
+            "unknown key paint (known: canary, handlers, kata, node, rollout, run, runtime, sandboxes, serve, state)",
+        ),
         ("[kata]\nversion = 4", "kata.version = 4 is not a string"),
         ("[kata]\nkeep = true", "kata.keep = True is not a whole number"),
         ("[kata]\nkeep = 1.0", "kata.keep = 1.0 is not a whole number"),

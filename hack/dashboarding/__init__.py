@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: `hack/dashboards` writes the files of manifests/monitoring/grafana from it."""
