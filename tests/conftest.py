@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from images import built, built_again, built_for_another, orders  # noqa: F401 - fixtures of several tiers
 
 # CI tries the same cases each time, so that a red run is about the change; a developer's run looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)

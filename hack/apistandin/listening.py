@@ -12,6 +12,7 @@ from hack.apistandin.control import Control
 from hack.apistandin.server import reset
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
 
     from hack.apistandin.server import Server
@@ -28,14 +29,23 @@ class Listening:
         host: the address of both.
         port: of the API; 0 takes a free one, which is kept.
         control_port: of control; 0 takes a free one.
+        tls: the API's certificate; plain HTTP without one. Control is plain in any case.
 
     Attributes:
         port: of the API.
         control_port: of control.
     """
 
-    def __init__(self, server: Server, host: str = "127.0.0.1", port: int = 0, control_port: int = 0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        control_port: int = 0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._server = server
+        self._tls = tls
         self._host = host
         self.port = port
         self.control_port = control_port
@@ -73,7 +83,7 @@ class Listening:
         if self._site is None and self._runner is not None:
             bound = _bound(self._host, self.port)
             self.port = bound.getsockname()[1]
-            self._site = web.SockSite(self._runner, bound, backlog=_BACKLOG)
+            self._site = web.SockSite(self._runner, bound, backlog=_BACKLOG, ssl_context=self._tls)
             await self._site.start()
 
     async def absent(self) -> None:

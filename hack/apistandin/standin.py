@@ -12,6 +12,7 @@ from hack.apistandin.listening import Listening
 from hack.apistandin.server import Server
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine, Iterable
 
     from hack.apistandin.faults import Faults
@@ -30,11 +31,20 @@ class ApiStandin:
         port: of the API; 0 takes a free one.
         namespaces: that are there from the start, besides default and the kube- ones.
         history: how many changes of each kind a watch can go back.
+        tls: the API's certificate; plain HTTP without one.
     """
 
-    def __init__(self, *, port: int = 0, namespaces: Iterable[str] = ("katanode",), history: int = 5000) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        namespaces: Iterable[str] = ("katanode",),
+        history: int = 5000,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._server = Server(namespaces, history)
-        self._listening = Listening(self._server, port=port)
+        self._scheme = "https" if tls else "http"
+        self._listening = Listening(self._server, port=port, tls=tls)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="apistandin", daemon=True)
 
@@ -79,7 +89,12 @@ class ApiStandin:
     @property
     def url(self) -> str:
         """Of the API."""
-        return f"http://127.0.0.1:{self._listening.port}"
+        return f"{self._scheme}://127.0.0.1:{self._listening.port}"
+
+    @property
+    def port(self) -> int:
+        """Of the API."""
+        return self._listening.port
 
     @property
     def control_url(self) -> str:

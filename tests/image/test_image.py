@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.image.conftest import Built
+    from images import Built
 
 pytestmark = pytest.mark.runtime
 

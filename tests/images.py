@@ -1,4 +1,7 @@
-"""Images, each built once: two for this machine and one for another architecture, side by side."""
+"""Images, each built once in a session, for whoever asks: two for this machine and one for another architecture.
+
+The fixtures are in force through `tests/conftest.py`. Who wants the first alone does not wait for the others.
+"""
 
 from __future__ import annotations
 
