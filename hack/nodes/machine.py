@@ -268,8 +268,9 @@ class Node:
 
     def network_up(self) -> None:
         """Gives the node's card its address: nothing in the node does, as most nodes here have no card."""
-        card = "card=$(basename /sys/class/net/e*)"
-        self.shell(f"{card}; ip link set $card up; ip addr add {_OWN_ADDRESS} dev $card")
+        # Its driver may still be at work when the system says that it is up.
+        card = 'until set -- /sys/class/net/e* && [ -e "$1" ]; do sleep 0.1; done; card=${1##*/}'
+        self.shell(f'{card}; ip link set "$card" up; ip addr add {_OWN_ADDRESS} dev "$card"', timeout=60)
 
     def power_off(self) -> None:
         """Shuts down as an administrator does, and waits until QEMU has ended; everything is on the disk.

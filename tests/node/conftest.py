@@ -32,6 +32,8 @@ PLAIN = "plain"
 @pytest.fixture(scope="session")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
     """What every node knows of its cluster."""
+    if not os.environ.get("KATANODE_NODE_TESTS"):
+        pytest.skip(reason="nodes in QEMU stand still now and then, not yet understood; KATANODE_NODE_TESTS=1 tries")
     if os.geteuid() != 0 or os.uname().machine != "x86_64":
         pytest.skip(reason="a node needs root on x86_64")
     if lacking := disk.missing():

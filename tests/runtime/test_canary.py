@@ -102,6 +102,17 @@ def is_ready(result: dict[str, Any]) -> bool:
     return bool(handler["ready"])
 
 
+@contextlib.contextmanager
+def pod_that_survives(machine: Machine) -> Iterator[None]:
+    """A pod's sandbox that runs all the while."""
+    pod = machine.run_pod(CLH)
+    try:
+        yield
+        assert machine.task_pid(pod)
+    finally:
+        machine.remove_pod(pod)
+
+
 def canaries(machine: Machine) -> list[str]:
     return [pod.id for pod in machine.pods() if canary.is_canary(pod)]
 
@@ -131,8 +142,7 @@ def test_a_look_that_renews_starts_a_sandbox_and_measures_it(proved: Machine) ->
 
 
 def test_a_program_that_may_not_be_run_takes_readiness_at_once_and_harms_no_sandbox(proved: Machine) -> None:
-    pod = proved.run_pod(CLH)
-    with noexec(proved, VIRTIOFSD):
+    with pod_that_survives(proved), noexec(proved, VIRTIOFSD):
         result = look(proved)
         assert not is_ready(result)
         (finding,) = findings(result, Reason.CANARY_PROGRAM_MISSING)
@@ -144,8 +154,6 @@ def test_a_program_that_may_not_be_run_takes_readiness_at_once_and_harms_no_sand
         check = proved.json("check", check=False)
         assert check["handlers"][0]["reasons"] == [Reason.CANARY_PROGRAM_MISSING], "also where nothing is started"
     assert is_ready(look(proved, renew=False)), "a handler without a proof is tried by every look"
-    assert proved.task_pid(pod)
-    proved.remove_pod(pod)
 
 
 def test_a_hypervisor_that_is_late_once_is_a_doubt_and_twice_is_an_end(proved: Machine) -> None:
@@ -193,17 +201,15 @@ def test_a_pod_network_that_goes_is_its_own_reason_and_speaks_against_no_handler
 def test_what_a_killed_canary_left_goes_with_the_next_look_and_nothing_else_does(
     proved: Machine, request: pytest.FixtureRequest
 ) -> None:
-    pod = proved.run_pod(CLH)
-    killed_look(proved, request, "canary stop_sandbox")
-    (left,) = canaries(proved)
-    assert proved.vmm_of(left)
-    result = look(proved, renew=False)
-    assert is_ready(result)
-    assert result["tries"] == [], "no further canary is needed for that"
-    assert not canaries(proved)
-    assert not proved.processes_of(left)
-    assert proved.task_pid(pod)
-    proved.remove_pod(pod)
+    with pod_that_survives(proved):
+        killed_look(proved, request, "canary stop_sandbox")
+        (left,) = canaries(proved)
+        assert proved.vmm_of(left)
+        result = look(proved, renew=False)
+        assert is_ready(result)
+        assert result["tries"] == [], "no further canary is needed for that"
+        assert not canaries(proved)
+        assert not proved.processes_of(left)
 
 
 def test_an_uninstall_leaves_no_canary_of_a_killed_look_either(proved: Machine, request: pytest.FixtureRequest) -> None:
