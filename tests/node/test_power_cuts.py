@@ -188,7 +188,7 @@ class Cutter:
     def _boot(self, moment: int, kept: int, disk: Disk, state: Path) -> Outcome:
         recording = self._recording
         begin = time.monotonic()
-        with self._account.serve(0) as api, Node(disk, state / "node", forward=api.port, cpus=1) as node:
+        with self._account.serve(0) as api, Node(disk, state / "node", forward=api.port) as node:
             booted = time.monotonic()
             node.network_up()
             case = Case(node, Pods(node), self._account, self._releases)
