@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from agent import prepare
+from agent import prepare, proofs
 from agent.cri.activation import Activation, Change
 from agent.cri.client import Client
 from agent.cri.configuration import Configuration
@@ -127,8 +127,7 @@ def _is_installed(node: Node, state: State) -> bool:
 
 
 def _refuse_running(node: Node, daemon: Daemon) -> None:
-    with Client(node.root(daemon.socket)) as client:
-        canary.sweep(client, node.settings.canary.timeout_seconds)  # a killed run's are nobody's
+    proofs.sweep(node, daemon)  # a killed run's are nobody's
     running = running_sandboxes(node, daemon)
     if running:
         raise KatanodeError(

@@ -103,7 +103,7 @@ def _read(found: Iterable[tuple[Process, str]], hypervisor: str, proc: Path) -> 
     resident: dict[str, int] = {}
     proportional = True
     for process, kind in found:
-        fields = _rollup(process.pid, proc)
+        fields = procfs.rollup(str(proc), process.pid)
         if fields:
             # Huge pages are in neither (Documentation/filesystems/proc.rst); a guest's are its VMM's, and only mapped
             # a second time by virtiofsd.
@@ -121,13 +121,3 @@ def _read(found: Iterable[tuple[Process, str]], hypervisor: str, proc: Path) -> 
 
 def _ordered(sizes: Mapping[str, int]) -> dict[str, int]:
     return {name: sizes[name] for name in COMPONENTS if name in sizes}
-
-
-def _rollup(pid: int, proc: Path) -> dict[str, int]:
-    """Bytes by field of smaps_rollup (Linux 4.14 and later); empty where it cannot be read."""
-    try:
-        lines = (proc / str(pid) / "smaps_rollup").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return {}
-    words = [line.split() for line in lines]
-    return {w[0].removesuffix(":"): int(w[1]) << 10 for w in words if len(w) == 3 and w[2] == "kB"}

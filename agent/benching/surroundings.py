@@ -12,7 +12,7 @@ from agent.cri.daemon import Daemon
 from agent.host.root import HostRoot
 from agent.probes.machine import survey_machine
 from agent.probes.resources import meminfo
-from agent.sandboxes import canary, owned
+from agent.sandboxes import canary
 from agent.sandboxes.processes import PROC
 
 _BUSY_PERCENT = 5.0
@@ -51,7 +51,7 @@ def notes(
     told = []
     if left_out:
         told.append(f"{', '.join(left_out)}: not ready, and so not measured; `katanode check` says why.")
-    pods = sum(s.ready and not canary.is_canary(s) and not owned.is_bench(s) for s in sandboxes)
+    pods = sum(s.ready and not canary.is_own(s) for s in sandboxes)
     if pods:
         told.append(f"{counted(pods, 'pod')} ran here: what they did is in these figures.")
     told += filter(None, (_load(proc),))

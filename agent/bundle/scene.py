@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from agent.bundle.gather import Part, gather
 from agent.bundle.piece import Piece
-from agent.cri.daemon import DEFAULT_CONFIG, Daemon, find
+from agent.cri.daemon import DEFAULT_CONFIG, Daemon, find, option
 from agent.errors import KatanodeError
 from agent.host import files
 from agent.host.process import Runner
@@ -106,12 +106,8 @@ def _running(proc: Path) -> Iterator[Daemon]:
 
 
 def _named_config(argv: list[str]) -> str:
-    for index, argument in enumerate(argv):
-        flag, equals, value = argument.partition("=")
-        if flag in {"-c", "--c", "-config", "--config"}:
-            named = value if equals else "".join(argv[index + 1 : index + 2])
-            return named if named.startswith("/") else DEFAULT_CONFIG
-    return DEFAULT_CONFIG
+    named = option(argv, "config", "c")
+    return named if named.startswith("/") else DEFAULT_CONFIG
 
 
 def _installed(root: HostRoot) -> Iterator[Daemon]:

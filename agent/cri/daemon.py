@@ -143,7 +143,7 @@ def _describe(path: str, pid: int, version: str, process: Path) -> Daemon:
     environ = read_bounded(process / "environ").decode("utf-8", "surrogateescape").split("\0")
     # After an upgrade of the package the link ends so, and the new program stands at the old place.
     exe = str((process / "exe").readlink()).removesuffix(" (deleted)")
-    config = _option(argv, "config", "c") or DEFAULT_CONFIG
+    config = option(argv, "config", "c") or DEFAULT_CONFIG
     if not PurePosixPath(config).is_absolute():
         config = str(PurePosixPath(str((process / "cwd").readlink())) / config)
     return Daemon(
@@ -185,7 +185,7 @@ def _listening(proc: Path) -> Iterator[str]:
             yield "/run/" + fields[7].removeprefix("/var/run/") if fields[7].startswith("/var/run/") else fields[7]
 
 
-def _option(argv: list[str], *names: str) -> str:
+def option(argv: list[str], *names: str) -> str:
     """The value of a command-line option in any of Go's forms: -x V, --x V, -x=V, --x=V."""
     flags = {f"{dashes}{name}" for name in names for dashes in ("-", "--")}
     for index, argument in enumerate(argv):

@@ -16,10 +16,10 @@ from pathlib import Path
 from agent.cri.client import Client, CRIError, Sandbox
 from agent.errors import KatanodeError
 from agent.reasons import Reason
-from agent.sandboxes import causes, footprint, guestkernel, owned, processes
+from agent.sandboxes import causes, footprint, guestkernel, naming, owned, processes
 
 LABEL = "katanode.io/canary"
-NAMESPACE = "katanode-canary"
+NAMESPACE = naming.CANARY_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +120,18 @@ def sweep(client: Client, timeout: float) -> None:
     with contextlib.suppress(CRIError):
         for left in client.sandboxes({LABEL: "true"}):
             if is_canary(left):
-                _discard(client, left.id, timeout)
+                owned.discard(client, left.id, timeout)
     owned.sweep(client, timeout)
 
 
 def is_canary(sandbox: Sandbox) -> bool:
     """Whether a sandbox is one of ours: a pod may bear the label, and is none for that."""
     return LABEL in sandbox.labels and sandbox.namespace == NAMESPACE
+
+
+def is_own(sandbox: Sandbox) -> bool:
+    """Whether a sandbox is katanode's own, a canary or a bench's, and so no pod."""
+    return is_canary(sandbox) or owned.is_bench(sandbox)
 
 
 @contextlib.contextmanager
@@ -152,12 +157,4 @@ def _sandbox(client: Client, handler: str, timeout: float) -> Iterator[str]:
     try:
         yield sandbox_id
     finally:
-        _discard(client, sandbox_id, timeout)
-
-
-def _discard(client: Client, sandbox_id: str, timeout: float) -> None:
-    """Stops and removes; what refuses to go is seen and removed by the next sweep."""
-    with contextlib.suppress(CRIError):
-        client.stop_sandbox(sandbox_id, timeout)
-    with contextlib.suppress(CRIError):  # also where stopping failed: removing forces it
-        client.remove_sandbox(sandbox_id, timeout)
+        owned.discard(client, sandbox_id, timeout)

@@ -1,12 +1,10 @@
 """What a sandbox takes of the node's memory, by component."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from agent.sandboxes import procfs
 from agent.sandboxes.processes import PROC, Process
-
-_PSS = re.compile(rb"^Pss:\s+(\d+) kB$", re.MULTILINE)
 
 
 def memory(sandbox_id: str, found: Iterable[Process], proc: Path = PROC) -> dict[str, int]:
@@ -23,7 +21,7 @@ def memory(sandbox_id: str, found: Iterable[Process], proc: Path = PROC) -> dict
     total: dict[str, int] = {}
     for process in found:
         part = component(sandbox_id, process, proc)
-        size = _pss(proc / str(process.pid) / "smaps_rollup")
+        size = procfs.rollup(str(proc), process.pid).get("Pss")
         if part and size is not None:
             total[part] = total.get(part, 0) + size
     return total
@@ -39,11 +37,3 @@ def component(sandbox_id: str, process: Process, proc: Path = PROC) -> str:
     if process.argv[0].rpartition("/")[2] == "virtiofsd":
         return "virtiofsd"
     return "vmm" if process.holds_vm(proc) else ""
-
-
-def _pss(path: Path) -> int | None:
-    try:
-        match = _PSS.search(path.read_bytes())
-    except OSError:
-        return None
-    return int(match[1]) << 10 if match else None

@@ -44,7 +44,18 @@ DEADLY = Said(
 
 def survives(run: Path, sandbox: Sandbox) -> bool:
     """Whether a sandbox survives being asked: to be known before `metrics` is called."""
-    return sandbox.hypervisor in _SAFE or not (run / _RUST / sandbox.id).is_dir()
+    return may_be_asked(run, sandbox.id, sandbox.hypervisor)
+
+
+def may_be_asked(run: Path, sandbox_id: str, hypervisor: str) -> bool:
+    """As `survives`, of a sandbox that no census has seen.
+
+    Args:
+        run: the host's /run.
+        sandbox_id: its id.
+        hypervisor: Kata's name for its hypervisor.
+    """
+    return hypervisor in _SAFE or not (run / _RUST / sandbox_id).is_dir()
 
 
 def metrics(run: Path, sandbox_id: str, timeout: float = TIMEOUT) -> Said:

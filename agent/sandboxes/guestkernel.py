@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
-from agent.sandboxes import guest
+from agent.sandboxes import guest, naming
 from agent.sandboxes.processes import PROC
 
 Kernel = Literal["own", "host", ""]
@@ -20,9 +20,8 @@ TIMEOUT = guest.TIMEOUT
 """Seconds for the answer; the agent gives it within some milliseconds."""
 _FAULTS = re.compile(rb'^kata_guest_vm_stat\{[^}\n]*item="pgfault"[^}\n]*\} (\S+)\r?$', re.MULTILINE)
 _HOST_FAULTS = re.compile(rb"^pgfault (\d+)$", re.MULTILINE)
-_SAFE = ("cloud-hypervisor", "containerd-shim")
-"""Programs of which runtime-rs may be asked for metrics, the shim's own for Dragonball. For QEMU and Firecracker its
-shim of 4.1.0 panics instead, and ends with the sandbox (`guest.survives`)."""
+_SHIM = "containerd-shim"
+"""How the program begins that holds the machine where it is Dragonball's, which lives in the shim."""
 
 
 def look(sandbox_id: str, hypervisor: str, run: Path, proc: Path = PROC) -> Kernel:
@@ -34,7 +33,9 @@ def look(sandbox_id: str, hypervisor: str, run: Path, proc: Path = PROC) -> Kern
         run: where the host's /run is.
         proc: where /proc is.
     """
-    if (run / "kata" / sandbox_id).is_dir() and not hypervisor.rpartition("/")[2].startswith(_SAFE):
+    name = hypervisor.rpartition("/")[2]
+    kind = "dragonball" if name.startswith(_SHIM) else naming.hypervisor(name)
+    if not guest.may_be_asked(run, sandbox_id, kind):
         return ""
     before = _host_faults(proc)
     said = guest.metrics(run, sandbox_id, TIMEOUT)

@@ -15,8 +15,8 @@ MESSENGER = ""
 CANARY_NAMESPACE = "katanode-canary"
 BENCH_NAMESPACE = "katanode-bench"
 OWN_NAMESPACES = frozenset((CANARY_NAMESPACE, BENCH_NAMESPACE))
-"""Of sandboxes that are katanode's own, which metrics and findings are not about; `canary.py` and `owned.py` name them
-too, and they need gRPC."""
+"""Of sandboxes that are katanode's own, which metrics and findings are not about. They are named here since `canary.py`
+and `owned.py` need gRPC, which the daemon does without."""
 
 SHORTENED = 32
 """So much of the id remains in the Go runtime's Firecracker, for the sake of the length of its socket's path."""
@@ -86,7 +86,10 @@ def part(program: str, cmdline: bytes) -> Part | None:
         return Part(sandbox, SHIM, namespace=where[1].decode() if where else "")
     if name.startswith(VIRTIOFSD):
         return Part(sandbox, VIRTIOFSD)
-    for beginning, hypervisor in _HYPERVISORS.items():
-        if name.startswith(beginning):
-            return Part(sandbox, VMM, hypervisor)
-    return None
+    kind = hypervisor(name)
+    return Part(sandbox, VMM, kind) if kind else None
+
+
+def hypervisor(name: str) -> str:
+    """Kata's name for the hypervisor that a program of this name is; "" for one that is none."""
+    return next((kind for beginning, kind in _HYPERVISORS.items() if name.startswith(beginning)), "")

@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 from agent.cri.client import Client, CRIError, Sandbox
-from agent.sandboxes import procfs
+from agent.sandboxes import naming, procfs
 from agent.sandboxes.processes import PROC
 
 LABEL = "katanode.io/bench"
-NAMESPACE = "katanode-bench"
+NAMESPACE = naming.BENCH_NAMESPACE
 
 
 def owner(pid: int | None = None, proc: Path = PROC) -> str:
@@ -75,4 +75,5 @@ def discard(client: Client, sandbox_id: str, timeout: float) -> None:
     """Stops and removes a sandbox; what refuses to go is seen and removed by the next sweep."""
     with contextlib.suppress(CRIError):
         client.stop_sandbox(sandbox_id, timeout)
+    with contextlib.suppress(CRIError):  # also where stopping failed: removing forces it
         client.remove_sandbox(sandbox_id, timeout)

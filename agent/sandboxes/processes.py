@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.sandboxes import procfs
+
 PROC = Path("/proc")
-KVM_VM = "anon_inode:kvm-vm"
-"""What the kernel calls a descriptor of a KVM virtual machine (virt/kvm/kvm_main.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,11 @@ class Process:
 
     def exe(self, proc: Path = PROC) -> str:
         """Its program as the kernel names it; "" when it is gone."""
-        try:
-            return str((proc / str(self.pid) / "exe").readlink())
-        except OSError:
-            return ""
+        return procfs.link(f"{proc}/{self.pid}/exe")
 
     def holds_vm(self, proc: Path = PROC) -> bool:
         """Whether it holds a KVM virtual machine."""
-        folder = proc / str(self.pid) / "fd"
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            return False
-        return any(_link(folder / name) == KVM_VM for name in names)
+        return procfs.machine(str(proc), self.pid).held
 
     def is_shim_of(self, sandbox_id: str) -> bool:
         """Whether it is the shim: both runtimes' shims carry `-id SANDBOX` (facts of Kata 4.1.0)."""
@@ -63,10 +55,3 @@ def _cmdlines(proc: Path) -> Iterator[tuple[int, bytes]]:
                 yield int(name), (proc / name / "cmdline").read_bytes()
             except OSError:  # it ended meanwhile
                 continue
-
-
-def _link(path: Path) -> str:
-    try:
-        return str(path.readlink())
-    except OSError:
-        return ""

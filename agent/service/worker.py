@@ -30,7 +30,7 @@ from agent.reconcile import Options, Outcome, apply
 from agent.renewal import renew
 from agent.report import Report, from_error
 from agent.report import State as Verdict
-from agent.sandboxes import canary, owned
+from agent.sandboxes import canary
 from agent.service.messages import Problem, Restart, Result, Task, Try, line, parsed
 from agent.service.watched import watched
 from agent.state import State
@@ -122,6 +122,7 @@ class Worker:
         state = State()
         with contextlib.suppress(KatanodeError):
             state = node.remembered()
+        socket = _socket(node)
         return Result(
             report=report.as_json(),
             problem=problem,
@@ -130,12 +131,12 @@ class Worker:
             steps=[step.title for step in outcome.plan.steps] if outcome else (),
             drifted=outcome.drifted if outcome else (),
             restarts=self._restarts,
-            sandboxes=_sandboxes(node),
+            sandboxes=_sandboxes(socket),
             tries=self._tries,
             **_proved(state),
             release=state.release,
             watch=watched(node, state.release),
-            socket=_socket(node),
+            socket=str(socket or ""),
         )
 
     def _tried(self, handler: str, started: bool) -> None:  # noqa: FBT001 - as `Node.tried` is told
@@ -161,7 +162,7 @@ class Worker:
         if state.release:
             # This may take hours: until then the cluster is to know what is in force.
             self._send("interim", self._result(*self._in_force(self._node, waiting), problem_of(waiting)).as_json())
-        serves = _sandboxes(self._node) is not None
+        serves = _sandboxes(_socket(self._node)) is not None
         self._send("ask", {"repair": drift.is_repair(self._node, state), "serves": serves})
         kind, value = parsed(self._answers.readline())
         if kind != "granted":
@@ -185,11 +186,12 @@ def problem_of(error: KatanodeError) -> Problem:
     return Problem(str(error.reason), error.message, error.evidence, error.remedy)
 
 
-def _socket(node: Node) -> str:
+def _socket(node: Node) -> Path | None:
+    """Where CRI is served, as this process sees it, if anybody serves it."""
     try:
-        return str(node.root(find(node.root, node.settings.runtime.socket).socket))
+        return node.root(find(node.root, node.settings.runtime.socket).socket)
     except KatanodeError:
-        return ""
+        return None
 
 
 def _proved(state: State) -> dict[str, Any]:
@@ -209,11 +211,12 @@ def _proved(state: State) -> dict[str, Any]:
     }
 
 
-def _sandboxes(node: Node) -> dict[str, int] | None:
+def _sandboxes(socket: Path | None) -> dict[str, int] | None:
+    if socket is None:
+        return None
     try:
-        daemon = find(node.root, node.settings.runtime.socket)
-        with Client(node.root(daemon.socket)) as client:
-            running = [s for s in client.sandboxes() if s.ready and not canary.is_canary(s) and not owned.is_bench(s)]
+        with Client(socket) as client:
+            running = [s for s in client.sandboxes() if s.ready and not canary.is_own(s)]
     except KatanodeError:
         return None
     return dict(Counter(s.handler for s in running if s.handler in handlers.HANDLERS))
