@@ -191,8 +191,7 @@ class PrivateContainerd:
 
     def sandbox_images(self) -> set[str]:
         """The names under which the effective configuration looks for the sandbox image."""
-        pattern = r"""^\s*(?:sandbox_image|sandbox)\s*=\s*["']([^"']+)["']"""
-        return set(re.findall(pattern, self.config_dump(), re.MULTILINE))
+        return sandbox_images(self.config_dump())
 
     def refuse_start(self, times: int | None = None) -> None:
         """From now on the daemon does not come up, the next `times` times or until `heal`."""
@@ -219,6 +218,11 @@ class PrivateContainerd:
         if times is not None:
             counter.write_text(str(times))
         self.lab.path(f"/run/lab/{name}").write_text(content)
+
+
+def sandbox_images(config: str) -> set[str]:
+    """The names under which a configuration, as containerd prints it, looks for the sandbox image."""
+    return set(re.findall(r"""^\s*(?:sandbox_image|sandbox)\s*=\s*["']([^"']+)["']""", config, re.MULTILINE))
 
 
 # The constructor's parameter of the same name hides the function.

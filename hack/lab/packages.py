@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from hack.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Generation = Literal["1.6", "1.7", "2.1"]
 GENERATIONS: tuple[Generation, ...] = ("1.6", "1.7", "2.1")
@@ -95,7 +95,21 @@ def binaries(generation: Generation) -> Binaries:
 
 def unpacked(suite: str) -> Path:
     """The folder with the unpacked packages of `suite`; downloads them if they are not there."""
-    folder = cache_folder() / f"{suite}-{_architecture()}"
+
+    def make(staging: Path) -> Path:
+        _download(suite, staging)
+        return staging / "root"
+
+    return made_once(cache_folder() / f"{suite}-{_architecture()}", make)
+
+
+def made_once(folder: Path, make: Callable[[Path], Path]) -> Path:
+    """A folder of the cache, made whole when it is not there; safe to be called by several processes at once.
+
+    Args:
+        folder: the folder.
+        make: is given a folder for its work, which is removed afterwards; gives the one in it that becomes `folder`.
+    """
     if folder.is_dir():
         return folder
     with _locked(folder.with_name(f".{folder.name}.lock")):
@@ -103,8 +117,7 @@ def unpacked(suite: str) -> Path:
         if not folder.is_dir():
             staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                _download(suite, staging)
-                (staging / "root").rename(folder)
+                make(staging).rename(folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     return folder

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAGIC = 0x6A736677736872
 _SECTOR = 512
-_FLUSH, _FUA, _DISCARD, _MARK = 1, 2, 4, 8
+_FLUSH, _FUA, _DISCARD = 1, 2, 4
 _SUPER, _ENTRY = struct.Struct("<QQQI"), struct.Struct("<QQQQ")
 
 

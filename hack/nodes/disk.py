@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -12,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hack.lab.packages import cache_folder, debian_source, unpacked
+from hack.lab.packages import cache_folder, debian_source, made_once, unpacked
 from hack.nodes.errors import NodeError
 from hack.nodes.recipe import MASKED, SETUP, Recipe, recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from hack.lab.packages import Generation
 
@@ -103,29 +101,14 @@ def _system(generation: Generation) -> Path:
         raise NodeError(f"{', '.join(lacking)} not found", remedy="hack/tools node")
     wanted = recipe(generation)
     folder = cache_folder() / f"node-{generation}-{wanted.digest}"
-    with _locked(folder.with_name(f".node-{wanted.suite}.lock")):
-        if not folder.is_dir():
-            _forget_others(folder)
-            staging = Path(tempfile.mkdtemp(prefix=".node-", dir=folder.parent))
-            try:
-                _make(wanted, staging)
-                (staging / "made").rename(folder)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    return folder
 
+    def make(staging: Path) -> Path:
+        for old in folder.parent.glob(f"node-{generation}-*"):  # of earlier recipes
+            shutil.rmtree(old, ignore_errors=True)
+        _make(wanted, staging)
+        return staging / "made"
 
-def _forget_others(folder: Path) -> None:
-    """Removes the disks of earlier recipes of this generation."""
-    for old in folder.parent.glob(f"{folder.name.rpartition('-')[0]}-*"):
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return made_once(folder, make)
 
 
 def _make(wanted: Recipe, staging: Path) -> None:

@@ -120,14 +120,13 @@ class Guest:
         return answer["return"]
 
     def run(
-        self, argv: Sequence[str], *, stdin: bytes = b"", env: Sequence[str] = (), timeout: float = 120.0
+        self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end; its output is captured, up to 16 MB.
 
         Args:
             argv: the command, found by the agent's PATH.
             stdin: its input.
-            env: lines of NAME=VALUE; the agent's own environment when there are none.
             timeout: seconds; the command is killed after them.
 
         Raises:
@@ -136,8 +135,6 @@ class Guest:
         order: dict[str, Any] = {"path": argv[0], "arg": list(argv[1:]), "capture-output": True}
         if stdin:
             order["input-data"] = base64.b64encode(stdin).decode()
-        if env:
-            order["env"] = list(env)
         pid = self.call("guest-exec", **order)["pid"]
         deadline, pause = time.monotonic() + timeout, 0.01
         while not (state := self.call("guest-exec-status", pid=pid))["exited"]:

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -269,9 +268,10 @@ class Node:
 
     def network_up(self) -> None:
         """Gives the node's card its address: nothing in the node does, as most nodes here have no card."""
-        # Its driver may still be at work when the system says that it is up.
-        card = 'until set -- /sys/class/net/e* && [ -e "$1" ]; do sleep 0.1; done; card=${1##*/}'
-        self.shell(f'{card}; ip link set "$card" up; ip addr add {_OWN_ADDRESS} dev "$card"', timeout=60)
+        # Its driver may still be at work when the system says that it is up, and udev gives it another name then.
+        there = 'until set -- /sys/class/net/e* && [ -e "$1" ]; do sleep 0.1; done'
+        named = "udevadm settle --timeout=30; set -- /sys/class/net/e*; card=${1##*/}"
+        self.shell(f'{there}; {named}; ip link set "$card" up; ip addr add {_OWN_ADDRESS} dev "$card"', timeout=60)
 
     def power_off(self) -> None:
         """Shuts down as an administrator does, and waits until QEMU has ended; everything is on the disk.
@@ -311,7 +311,3 @@ class Node:
         with contextlib.suppress(OSError):
             return (self.folder / "qemu.log").read_text(errors="replace")[-2000:]
         return ""
-
-
-if __name__ == "__main__":
-    sys.exit("use hack/node")

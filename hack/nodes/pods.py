@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,13 @@ import yaml
 from agent.cri import cri_pb2
 from hack.imaging.project import REPO
 from hack.lab import pause
+from hack.lab.containerd import sandbox_images
 from hack.lab.cri import field
 from hack.nodes.errors import NodeError
 from hack.nodes.machine import FORWARD
 from hack.nodes.recipe import HELPER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from hack.nodes.machine import Node
 
 DAEMONSET = REPO / "manifests/50-daemonset.yaml"
@@ -80,13 +78,6 @@ class Pods:
         """A sandbox alone: its pause process is what runs."""
         return Pod(self._sandbox(self._config(name, host=False), handler))
 
-    def container(self, name: str, image: str, command: Sequence[str], handler: str = "") -> Pod:
-        """A pod of one container on the pod network."""
-        config = self._config(name, host=False)
-        sandbox = self._sandbox(config, handler)
-        spec = {"name": name, "image": image, "command": list(command)}
-        return Pod(sandbox, self._start(sandbox, config, spec, {}, host=False))
-
     def agent(self, settings: str, account: str) -> Pod:
         """The DaemonSet's pod: its image, command, environment, mounts and privileges, as a kubelet makes it.
 
@@ -112,7 +103,7 @@ class Pods:
         spec["env"] = [{"name": name, "value": value} for name, value in env.items()]
         config = self._config("katanode", host=pod["hostNetwork"] and pod["hostPID"])
         sandbox = self._sandbox(config, "")
-        return Pod(sandbox, self._start(sandbox, config, spec, volumes, host=True))
+        return Pod(sandbox, self._start(sandbox, config, spec, volumes))
 
     def exec(self, pod: Pod, *argv: str, timeout: float = 120.0) -> tuple[int, str, str]:
         """Runs a command in a pod's container; gives status, output and errors."""
@@ -153,8 +144,8 @@ class Pods:
     def _sandbox(self, config: bytes, handler: str) -> str:
         return _text(self.call("RunPodSandbox", field(1, config) + field(2, handler)))
 
-    def _start(self, sandbox: str, config: bytes, spec: dict[str, Any], volumes: dict[str, str], *, host: bool) -> str:
-        """Creates a container of a pod's specification and starts it."""
+    def _start(self, sandbox: str, config: bytes, spec: dict[str, Any], volumes: dict[str, str]) -> str:
+        """Creates a container of the node's own namespaces, as a pod's specification has it, and starts it."""
         context = spec.get("securityContext", {})
         mounts = [
             field(1, mount["mountPath"])
@@ -163,7 +154,7 @@ class Pods:
             + field(5, _HOST_TO_CONTAINER if mount.get("mountPropagation") == "HostToContainer" else 0)
             for mount in spec.get("volumeMounts", [])
         ]
-        security = field(2, int(context.get("privileged", False))) + field(3, _namespaces(host=host))
+        security = field(2, int(context.get("privileged", False))) + field(3, _namespaces(host=True))
         security += field(7, int(context.get("readOnlyRootFilesystem", False)))
         container = b"".join(
             [
@@ -180,11 +171,6 @@ class Pods:
         made = _text(self.call("CreateContainer", request))
         self.call("StartContainer", field(1, made))
         return made
-
-
-def sandbox_images(config: str) -> set[str]:
-    """The names under which a configuration, as containerd prints it, looks for the sandbox image."""
-    return set(re.findall(r"""^\s*(?:sandbox_image|sandbox)\s*=\s*["']([^"']+)["']""", config, re.MULTILINE))
 
 
 def _namespaces(*, host: bool) -> bytes:

@@ -8,11 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from hack.lab import pause
-from hack.lab.containerd import PrivateContainerd
+from hack.lab.containerd import PrivateContainerd, sandbox_images
 from hack.lab.lab import Lab
 from hack.nodes.disk import furnished
 from hack.nodes.errors import NodeError
-from hack.nodes.pods import sandbox_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -38,7 +38,7 @@ PACKAGES = (
 HELPER = "/usr/local/lib/katanode-node"
 """Where the guest's half of `hack/nodes` lies: it speaks CRI with nothing but Python."""
 
-_BIND = "/etc/systemd/system/serial-getty@ttyS0.service.d/login.conf"
+_LOGIN = "/etc/systemd/system/serial-getty@ttyS0.service.d/login.conf"
 
 # What no node needs to serve, and a processor in software takes seconds for.
 MASKED = ("e2scrub_reap.service", "systemd-logind.service", "getty@tty1.service", "apt-daily.timer", "fstrim.timer")
@@ -101,7 +101,7 @@ def recipe(generation: Generation) -> Recipe:
             "/etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
             "/etc/cni/net.d/10-node.conflist": configs.network().decode(),
             # The console is a developer's (`hack/node shell`), and no network leads to it.
-            _BIND: "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear %I $TERM\n",
+            _LOGIN: "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear %I $TERM\n",
             # A log that survives a power cut is what one wants to read after it.
             "/etc/systemd/journald.conf.d/node.conf": "[Journal]\nStorage=persistent\nSyncIntervalSec=5s\n",
         },
