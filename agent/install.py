@@ -145,9 +145,16 @@ def runtime_handler(daemon: Daemon, name: str, shim: str, release_id: str) -> Ha
     )
 
 
-def wanted_links(node: Node, release_path: str, wanted: Sequence[Rendered]) -> tuple[links.Link, ...]:
+def wanted_links(node: Node, release: Release, wanted: Sequence[Rendered]) -> tuple[links.Link, ...]:
     """The links that are missing or lead elsewhere."""
-    return links.missing(node.root, links.wanted(node.root, release_path, [item.handler for item in wanted]))
+    names = [item.handler.name for item in wanted]
+    people = [
+        links.Link(f"{render.FOLDER}/{name}/{render.BASE}", f"{release.id}/{render.BASE}")
+        for name in names
+        if not render.is_published(node.root, name, release.id)
+    ]
+    every = links.wanted(node.root, release.path, [item.handler for item in wanted])
+    return (*people, *links.missing(node.root, every))
 
 
 def publish(
@@ -160,7 +167,7 @@ def publish(
     """
     for item in wanted:
         render.publish(node.root, item.handler.name, release.id)
-    for link in wanted_links(node, release.path, wanted):
+    for link in wanted_links(node, release, wanted):
         state = make_folder(node, state, link.path.rpartition("/")[0])
         links.make(node.root, link)
     every = links.wanted(node.root, release.path, [item.handler for item in wanted])

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from agent.cri.client import Client
+from agent.cri.daemon import Daemon
 from agent.errors import KatanodeError
 from agent.host import files, modules, sysctl
 from agent.host.files import read_if_there
@@ -10,6 +12,7 @@ from agent.host.modules import ModuleFacts
 from agent.host.sysctl import Sysctls
 from agent.node import Node
 from agent.report import Finding, from_error, ok
+from agent.sandboxes import canary
 from agent.state import STATE, State
 
 CONFIGURATIONS = "/etc/kata-containers"
@@ -128,22 +131,24 @@ def make_folder(node: Node, state: State, path: str) -> State:
     return state
 
 
-def sweep(node: Node, config_path: str) -> None:
-    """Removes the temporary files of killed runs, wherever katanode writes.
+def sweep(node: Node, daemon: Daemon) -> None:
+    """Removes what killed runs left: temporary files wherever katanode writes, and sandboxes of katanode's own.
 
     Args:
         node: the node, whose lock the caller holds.
-        config_path: the runtime's configuration file: candidates for a check stood beside it.
+        daemon: the runtime: it ran canaries and benches, and candidates for a check stood beside its configuration.
 
     Raises:
         KatanodeError: `FILE_WRITE_FAILED`.
     """
-    own = (modules.LOAD_FILE, sysctl.SYSCTL_FILE, STATE, config_path, "/usr/local/bin/x", "/opt/x")
+    own = (modules.LOAD_FILE, sysctl.SYSCTL_FILE, STATE, daemon.config_path, "/usr/local/bin/x", "/opt/x")
     for path in own:
         files.sweep(node.root(path).parent)
     configurations = node.root(CONFIGURATIONS)
     for folder in (configurations, *configurations.glob("katanode/*"), *configurations.glob("katanode/*/.*")):
         files.sweep(folder)
+    with Client(node.root(daemon.socket)) as client:
+        canary.sweep(client, node.settings.canary.timeout_seconds)
 
 
 def undo(node: Node, state: State) -> tuple[Finding, ...]:

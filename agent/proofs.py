@@ -185,12 +185,6 @@ class Proofs:
             raise KatanodeError(finding.reason, message, evidence=evidence, remedy=finding.remedy)
 
 
-def sweep(node: Node, daemon: Daemon) -> None:
-    """Removes the canaries that killed runs left; the caller holds the node's lock, so that none is at work."""
-    with Client(node.root(daemon.socket)) as client:
-        canary.sweep(client, node.settings.canary.timeout_seconds)
-
-
 def words(proof: Mapping[str, Any]) -> str:
     """What a proof saw, for people."""
     told = f"in {proof['seconds']} s; its VM was held by {proof['hypervisor']}"

@@ -18,7 +18,7 @@ from agent.kata.releases import Release
 from agent.node import Node
 from agent.plan import Plan, make
 from agent.probes import probe_all
-from agent.proofs import Proofs, sweep
+from agent.proofs import Proofs
 from agent.reasons import Reason, Severity
 from agent.report import Finding, HandlerReport, Report, bad, obstacles, without_consequences
 from agent.report import State as Verdict
@@ -78,9 +78,8 @@ def apply(node: Node, options: Options) -> Outcome:
         if options.leave_hold:
             node.remember(replace(node.remembered(), held=""))
         seen = survey(node, reinstall=options.reinstall)
-        prepare.sweep(node, seen.daemon.config_path)
+        prepare.sweep(node, seen.daemon)
         releases.sweep(node.root)
-        sweep(node, seen.daemon)
         planned = make(seen.facts)
         if not planned.steps and not planned.note:
             if seen.state.settings != settings.as_json(node.settings):
@@ -104,7 +103,7 @@ def _carry_out(node: Node, seen: Survey, options: Options) -> tuple[Report, Acti
         note = "nothing was installed: this node can run none of the wanted handlers"
         return replace(made, note=note), None
     try:
-        release = seen.release or releases.install(node.root, node.settings.kata, seen.wanted, node.progress)
+        release = seen.release or releases.install(node.root, node.settings.kata, seen.unpack, node.progress)
         if seen.release is None:
             node.say(f"release {release.id} unpacked and verified")
         rendered = seen.rendered or install.rendered(node, release)

@@ -30,6 +30,7 @@ class Survey:
         daemon: who serves CRI.
         wanted: the release that the settings want.
         release: the one to work with; None while it is not there.
+        unpack: what is unpacked where there is none: the wanted one, or anew the one that an operator went back to.
         rendered: the handlers' configurations; empty while the release is not there.
         proofs: what is proved of them.
         findings: what the probes of devices found, which cost little.
@@ -40,6 +41,7 @@ class Survey:
     daemon: Daemon
     wanted: Wanted
     release: Release | None
+    unpack: Wanted
     rendered: tuple[Rendered, ...]
     proofs: Proofs
     findings: tuple[Finding, ...]
@@ -57,26 +59,28 @@ def survey(node: Node, *, reinstall: bool = False) -> Survey:
     wanted = install.wish(node)
     daemon = find(node.root, node.settings.runtime.socket)
     node.policy.check(daemon)
-    release = None if reinstall else install.present(node, state, wanted)
+    release, unpack = install.present(node, state, wanted), wanted
+    if release is not None and reinstall:
+        # Not the wanted one: an operator may have gone back from it, and damage is no reason to return there.
+        unpack = wanted if release.id == wanted.id else releases.made_of(node.root, release)
+        release = None
     if release is not None:
         releases.verify(node.root, release)
     rendered = install.rendered(node, release) if release else ()
     proofs = Proofs(node, daemon, install.subjects(daemon, release, rendered) if release else ())
     proofs.recall(state)
-    told = tuple(s.handler for s in proofs.subjects) or install.expected(node, daemon, wanted)
+    told = tuple(s.handler for s in proofs.subjects) or install.expected(node, daemon, unpack)
     change = Configuration(node.root, node.runner, daemon).wish(told)
     findings = quick_probes(node)
     able = able_handlers(node, findings)
     facts = Facts(
         host=prepare.survey(node, state),
-        release=release.id if release else wanted.id,
-        archives=() if release else [name for name, _ in wanted.archives],
+        release=release.id if release else unpack.id,
+        archives=() if release else [name for name, _ in unpack.archives],
         renderings=install.differences(node, release, rendered)
         if release
         else {name: {} for name in node.settings.kata.handlers},
-        links={link.path: link.target for link in install.wanted_links(node, release.path, rendered)}
-        if release
-        else {},
+        links={link.path: link.target for link in install.wanted_links(node, release, rendered)} if release else {},
         change=change,
         not_loaded=() if change.files else loaded_otherwise(node, daemon, told, change),
         unproved=proofs.missing(able) if release else able,
@@ -84,7 +88,7 @@ def survey(node: Node, *, reinstall: bool = False) -> Survey:
         hindered=not able and not state.release,
         interrupted=node.journal.read() is not None,
     )
-    return Survey(state, daemon, wanted, release, rendered, proofs, findings, facts)
+    return Survey(state, daemon, wanted, release, unpack, rendered, proofs, findings, facts)
 
 
 def quick_probes(node: Node) -> tuple[Finding, ...]:

@@ -1,8 +1,9 @@
 """Going back: to the release before, or to a node without katanode."""
 
+import contextlib
 from dataclasses import replace
 
-from agent import prepare, proofs
+from agent import prepare
 from agent.cri.activation import Activation, Change
 from agent.cri.client import Client
 from agent.cri.configuration import Configuration
@@ -67,10 +68,14 @@ def uninstall(node: Node) -> tuple[Report, tuple[Finding, ...]]:
         if _is_installed(node, state):
             daemon = find(node.root, node.settings.runtime.socket)
             node.policy.check(daemon)
+            prepare.sweep(node, daemon)  # first: what a killed run left of its own holds up nobody
             _refuse_running(node, daemon)
-            prepare.sweep(node, daemon.config_path)
             _deactivate(node, daemon)
             troubles = _remove(node, state)
+        else:
+            # A run that was killed before it changed anything left what it showed to the runtime's parser.
+            with contextlib.suppress(KatanodeError):
+                prepare.sweep(node, find(node.root, node.settings.runtime.socket))
     return Report((), (), Verdict.ABSENT), troubles
 
 
@@ -127,7 +132,6 @@ def _is_installed(node: Node, state: State) -> bool:
 
 
 def _refuse_running(node: Node, daemon: Daemon) -> None:
-    proofs.sweep(node, daemon)  # a killed run's are nobody's
     running = running_sandboxes(node, daemon)
     if running:
         raise KatanodeError(

@@ -233,9 +233,15 @@ class Configuration:
         ]
 
     def _standing(self, root_file: bytes) -> Iterator[tuple[str, bytes]]:
-        """Our drop-ins wherever the root file's imports find them, and in our own folder: known by the first line."""
-        own = imports.own_path(self._path)
-        for path in dict.fromkeys((*imports.places(root_file, self._path), own)):
+        """Our drop-ins wherever the root file's imports find them or did so once: known by name and first line.
+
+        A package's new root file may import another folder than the one before: what is in that one is ours all the
+        same, and would be loaded again by the next file that imports it.
+        """
+        folder = PurePosixPath(self._path).parent
+        beside = sorted(self._root(str(folder)).glob(f"*/{imports.NAME}.toml"))
+        once = [str(folder / path.parent.name / path.name) for path in beside]
+        for path in dict.fromkeys((*imports.places(root_file, self._path), imports.own_path(self._path), *once)):
             data = files.read_if_there(self._root(path))
             if data is not None and data.startswith(imports.BANNER.encode()):
                 yield path, data

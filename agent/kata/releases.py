@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.errors import KatanodeError
@@ -96,6 +96,22 @@ def find(root: HostRoot, release_id: str) -> Release | None:
     return None if manifest is None else Release(str(manifest.get("version")), release_id, f"{FOLDER}/{release_id}")
 
 
+def made_of(root: HostRoot, release: Release) -> Wanted:
+    """What an installed release was unpacked from, to unpack it anew.
+
+    Raises:
+        KatanodeError: `RELEASE_DAMAGED`: its own manifest does not say so.
+    """
+    archives = (_manifest(root(release.path)) or {}).get("archives")
+    if not isinstance(archives, dict):
+        raise KatanodeError(
+            Reason.RELEASE_DAMAGED,
+            f"{release.path}/{MANIFEST} does not say what the release was unpacked from",
+            remedy="go to the release of the settings with `katanode apply --release-hold`",
+        )
+    return Wanted(release.version, release.id, tuple(archives.items()))
+
+
 def verify(root: HostRoot, release: Release) -> None:
     """Sees that no file of a release was changed, added or removed since it was unpacked; by sizes and times only.
 
@@ -120,7 +136,7 @@ def install(root: HostRoot, kata: Kata, wish: Wanted, progress: Progress) -> Rel
 
     Args:
         root: the host's root.
-        kata: the settings.
+        kata: the settings; the version is the wish's.
         wish: what is wanted.
         progress: told of the work.
 
@@ -129,6 +145,7 @@ def install(root: HostRoot, kata: Kata, wish: Wanted, progress: Progress) -> Rel
             parts of downloads.
     """
     sweep(root)
+    kata = replace(kata, version=wish.version)
     staging = root(f"{FOLDER}/{_STAGING}{wish.id}")
     files.make_folder(staging.parent)
     try:

@@ -189,13 +189,16 @@ def forget_before(root: HostRoot, handler: str, release_id: str) -> None:
             shutil.rmtree(stale, ignore_errors=True)
 
 
-def publish(root: HostRoot, handler: str, release_id: str) -> bool:
-    """Lets the path for people lead to a release's rendering; False when it did."""
-    link, target = root.entry(f"{FOLDER}/{handler}/{BASE}"), f"{release_id}/{BASE}"
-    if link.is_symlink() and os.readlink(link) == target:
-        return False
-    files.link_atomic(link, target)
-    return True
+def is_published(root: HostRoot, handler: str, release_id: str) -> bool:
+    """Whether the path for people leads to a release's rendering."""
+    link = root.entry(f"{FOLDER}/{handler}/{BASE}")
+    return link.is_symlink() and os.readlink(link) == f"{release_id}/{BASE}"
+
+
+def publish(root: HostRoot, handler: str, release_id: str) -> None:
+    """Lets the path for people lead to a release's rendering."""
+    if not is_published(root, handler, release_id):
+        files.link_atomic(root.entry(f"{FOLDER}/{handler}/{BASE}"), f"{release_id}/{BASE}")
 
 
 def collect(root: HostRoot, handlers: Mapping[str, object], releases: frozenset[str]) -> None:

@@ -209,6 +209,25 @@ def test_an_uninstall_killed_anywhere_is_gone_on_with_or_taken_back(
     table(f"uninstall killed, then {then}", len(chosen), len(steps))
 
 
+@newest
+def test_an_uninstall_takes_along_what_a_killed_run_left(bench: Bench) -> None:
+    machine = bench.machine
+    plain = machine.snapshot()
+    bench.done("apply")
+    text = machine.path("/etc/katanode/katanode.toml").read_text()
+    machine.write_settings(f"{text}[handlers.kata-clh.hypervisor.clh]\ndefault_memory = 512\n")
+    assert bench.katanode("apply", fatal="canary stop_sandbox").killed
+    assert machine.pods()
+    bench.done("uninstall")
+    assert not machine.pods(), "its canary"
+    machine.write_settings(text)
+    assert machine.snapshot() == plain
+    assert bench.katanode("apply", fatal="remove .*candidate").killed
+    assert machine.snapshot() != plain
+    bench.done("uninstall")
+    assert machine.snapshot() == plain, "what it had shown to containerd's parser"
+
+
 @generations
 def test_an_upgrade_killed_anywhere_costs_no_pod(bench: Bench, table: Callable[..., None]) -> None:
     machine = bench.machine

@@ -114,6 +114,20 @@ def test_the_dropin_stays_and_goes_when_another_glob_comes_before_its_own(tmp_pa
     assert list(tmp_path.rglob("katanode.toml")) == []
 
 
+@pytest.mark.parametrize("handlers", [(CLH,), ()], ids=["apply", "uninstall"])
+def test_the_dropin_goes_though_the_import_that_found_it_has_gone(
+    tmp_path: Path, handlers: tuple[Handler, ...]
+) -> None:
+    (tmp_path / "conf.d").mkdir()
+    node = Node(tmp_path, "2.1", 'version = 3\nimports = ["@/conf.d/*.toml"]\n')
+    node.put(CLH)
+    node.write(b"version = 3\n")
+    node.put(*handlers)
+    assert not (tmp_path / "conf.d/katanode.toml").exists()
+    node.put()
+    assert list(tmp_path.rglob("katanode.toml")) == []
+
+
 def test_a_foreign_runtime_found_by_a_wildcard_folder_is_neither_lost_nor_taken_over(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/x.toml").write_text(FOREIGN)

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +71,20 @@ def test_a_daemon_that_refuses_the_new_file_keeps_the_old_one(machine: "Machine"
     assert machine.snapshot() == before, "nothing was fetched, raised or written"
     assert machine.starts == starts
     assert machine.serves()
+
+
+@either
+def test_a_daemon_that_hesitates_is_waited_for(machine: "Machine") -> None:
+    # As one whose control group has used up its share of the processor, or on a node that is busy with other things.
+    pid = machine.containerd.host_pid
+    awake = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
+    with machine.client() as client:
+        os.kill(pid, signal.SIGSTOP)
+        awake.start()
+        try:
+            assert client.status().ready
+        finally:
+            awake.join()
 
 
 @either

@@ -142,6 +142,19 @@ class TestAnAppliedMachine:
             assert_unchanged(stamps, applied.stamps())
         assert applied.containerd.pid == pid
 
+    def test_each_link_for_people_that_has_gone_comes_again(self, applied: Machine) -> None:
+        pid, configurations = applied.containerd.pid, "/etc/kata-containers"
+        for path in (
+            f"{configurations}/configuration-clh.toml",
+            f"{configurations}/katanode/kata-clh/configuration.toml",
+        ):
+            target = os.readlink(applied.path(path))
+            applied.path(path).unlink()
+            assert "link the release" in applied.json("plan")["steps"][0]["title"]
+            applied.katanode("apply")
+            assert os.readlink(applied.path(path)) == target
+        assert applied.containerd.pid == pid
+
     def test_an_uninstall_is_refused_while_a_kata_sandbox_runs(self, applied: Machine) -> None:
         sandbox = applied.run_pod("kata-clh", name="still-needed")
         files, pid = applied.snapshot(), applied.containerd.pid
@@ -219,6 +232,22 @@ def test_a_release_is_changed_with_one_restart_and_gone_back_from(machine: Machi
     assert (held["kata_version"], machine.starts) == ("3.2.0", starts + 1)
     assert machine.json("apply", "--release-hold")["kata_version"] == "3.32.0"
     assert machine.starts == starts + 2
+
+
+@pytest.mark.parametrize("machine", ["2.1"], indirect=True)
+def test_a_damaged_release_that_an_operator_went_back_to_is_unpacked_anew_and_stays(machine: Machine) -> None:
+    machine.katanode("apply")
+    machine.settings(version="3.32.0")
+    machine.katanode("apply")
+    machine.katanode("rollback")
+    starts = machine.starts
+    machine.path(f"{machine.release_path('3.2.0')}/VERSION").unlink()
+    assert machine.json("apply", check=False)["error"]["reason"] == "ReleaseDamaged"
+    assert machine.json("apply", "--reinstall")["kata_version"] == "3.2.0"
+    assert machine.path(f"{machine.release_path('3.2.0')}/VERSION").exists()
+    assert machine.json("apply")["note"].startswith("nothing to do")
+    assert machine.starts == starts
+    assert machine.json("apply", "--release-hold")["kata_version"] == "3.32.0"
 
 
 def test_a_release_is_collected_when_nothing_uses_it_and_none_but_the_last_is_kept(

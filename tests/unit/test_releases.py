@@ -254,6 +254,16 @@ def test_a_release_goes_at_once_or_not_at_all(root: HostRoot, monkeypatch: pytes
     assert there(root) == [two.id]
 
 
+def test_what_a_release_was_unpacked_from_is_in_its_manifest_or_said_to_be_missing(root: HostRoot) -> None:
+    wish = wanted(root)
+    release = install(root, wish)
+    assert releases.made_of(root, release) == wish
+    (root(release.path) / releases.MANIFEST).write_text('{"version": "4.1.0"}')
+    with pytest.raises(KatanodeError, match="does not say what") as caught:
+        releases.made_of(root, release)
+    assert caught.value.reason is Reason.RELEASE_DAMAGED
+
+
 CHILD = """
 import sys
 from pathlib import Path

@@ -213,7 +213,8 @@ def test_what_is_installed_already_is_not_touched(tmp_path: Path) -> None:
     before = tree(tmp_path)
     name = render.install(root, "kata-clh", "r1", ONE)
     assert name.startswith(".r1.")
-    assert not render.publish(root, "kata-clh", "r1")
+    assert render.is_published(root, "kata-clh", "r1")
+    render.publish(root, "kata-clh", "r1")
     render.collect(root, {"kata-clh": None}, frozenset({"r1"}))
     assert tree(tmp_path) == before
 
