@@ -90,6 +90,13 @@ class Case:
         self.pods.remove(self.agent)
         self.agent = None
 
+    def katanode(self, *arguments: str, status: int = 0) -> str:
+        """Runs a command in the agent's container, as an operator does with `kubectl exec`; gives its output."""
+        assert self.agent
+        given, said, errors = self.pods.exec(self.agent, "katanode", *arguments)
+        assert given == status, f"exit status {given}\n{said}\n{errors}"
+        return said
+
     def settings(self, version: str = "", *, more: str = "") -> None:
         """Writes the settings as a ConfigMap's update does."""
         version = version or next(iter(self.releases))

@@ -29,7 +29,7 @@ def test_forbidden_modules_are_said_and_their_return_heals_the_node(case: Case) 
     forbid(case, "kvm_amd", "vhost_vsock")
     case.start_agent()
     case.until_not_ready("KVMModuleMissing", "KVMDeviceMissing")
-    report = case.pods.exec(case.agent, "katanode", "check")[1]  # type: ignore[arg-type]
+    report = case.katanode("check", status=1)
     assert "forbidden" in report or "/bin/false" in report or "blacklist" in report, report
 
     allow(case)
